@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Headers that the kernel crate's own bindings lack. Sorted alphabetically.
+ */
+
+#include <linux/balloon.h>
+#include <linux/etherdevice.h>
+#include <linux/ethtool.h>
+#include <linux/hw_random.h>
+#include <linux/netdevice.h>
+#include <linux/oom.h>
+#include <linux/page_reporting.h>
+#include <linux/skbuff.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_net.h>
+#include <linux/vmstat.h>
+
+#include <uapi/linux/virtio_balloon.h>
+#include <uapi/linux/virtio_ids.h>
+#include <uapi/linux/virtio_net.h>
+#include <uapi/linux/virtio_ring.h>

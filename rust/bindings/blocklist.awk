@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# From the kernel crate's generated bindings, prints bindgen options that block each type defined there in full. Types that
+# are only names there (`_unused: [u8; 0]`) are not blocked: our own headers define them. One option holds a thousand names,
+# because the kernel limits the length of one argument.
+
+function emit(name)
+{
+	printf "%s%s", n % 1000 ? "|" : (n ? "\n" : "") "--blocklist-type ", name
+	n++
+}
+
+/^pub (struct|union) [A-Za-z_0-9]+/ { name = $3; sub(/[^A-Za-z_0-9].*/, "", name); next }
+name != "" { if ($0 !~ /_unused: \[u8; 0\]/) emit(name); name = "" }
+/^pub type [A-Za-z_0-9]+ =/ { emit($3) }
+END { print "" }

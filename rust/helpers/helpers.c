@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C helpers for Rust: inline functions and macros of the kernel that the crate `guest` calls, as functions that a linker
+ * can find. They hold no logic.
+ *
+ * Sorted alphabetically.
+ */
+
+#define __rust_helper
+
+#include "virtio.c"
