@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# From the kernel crate's generated bindings, prints bindgen options that block each type defined there in full. Types that
-# are only names there (`_unused: [u8; 0]`) are not blocked: our own headers define them. One option holds a thousand names,
-# because the kernel limits the length of one argument.
+# From the kernel crate's generated bindings, prints bindgen options that block each struct and union defined there in full.
+# Those that are only names there (`_unused: [u8; 0]`) are not blocked: our own headers define them. Nor are aliases: they
+# mean the same type in both crates, and bindgen derives nothing for a struct with a member of a blocked type. One option holds
+# a thousand names, because the kernel limits the length of one argument.
 
 function emit(name)
 {
@@ -12,5 +13,4 @@ function emit(name)
 
 /^pub (struct|union) [A-Za-z_0-9]+/ { name = $3; sub(/[^A-Za-z_0-9].*/, "", name); next }
 name != "" { if ($0 !~ /_unused: \[u8; 0\]/) emit(name); name = "" }
-/^pub type [A-Za-z_0-9]+ =/ { emit($3) }
 END { print "" }

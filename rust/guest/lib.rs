@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Crate guest
-
+//! Crate `guest`: what drivers for virtual machines need of the kernel and the `kernel` crate lacks.
+//!
+//! Each file is written as the file that would be added to `rust/kernel/`. All code of Tenon that is `unsafe` or names C
+//! bindings is here; a driver that seems to need either lacks an abstraction, which then belongs here.
+//!
+//! The crate is compiled once and linked into every module.
 
 #[path = "../bindings/lib.rs"]
-#[doc(hidden)]
 mod bindings;
 
-/// f
-pub fn f() -> usize {
-    core::mem::size_of::<bindings::net_device>() + core::mem::size_of::<bindings::virtio_device>() 
-}
+pub mod bottom_half;
+pub mod virtio;
+
+/// What the `kernel` crate's print macros put before a line of this crate.
+const __LOG_PREFIX: &[u8] = b"guest\0";
+

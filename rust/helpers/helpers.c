@@ -8,4 +8,6 @@
 
 #define __rust_helper
 
+#include "bottom_half.c"
+#include "scatterlist.c"
 #include "virtio.c"

@@ -10,3 +10,13 @@ __rust_helper int rust_helper_virtio_find_vqs(struct virtio_device *vdev, unsign
 {
 	return virtio_find_vqs(vdev, nvqs, vqs, vqs_info, desc);
 }
+
+__rust_helper void rust_helper_virtio_device_ready(struct virtio_device *dev)
+{
+	virtio_device_ready(dev);
+}
+
+__rust_helper void rust_helper___virtio_clear_bit(struct virtio_device *vdev, unsigned int fbit)
+{
+	__virtio_clear_bit(vdev, fbit);
+}

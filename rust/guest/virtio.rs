@@ -1,0 +1,582 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Abstractions for the virtio bus (VirtIO 1.3, section 3 and 4).
+//!
+//! A driver implements [`Driver`] and declares itself by [`module_virtio_driver!`](crate::module_virtio_driver). It wraps the
+//! C virtio core, so every transport and ring format that the kernel knows comes with it.
+//!
+//! # Order of events
+//!
+//! The bus adapter keeps this order, whatever a driver does:
+//!
+//! 1. Features: what the device offers and the driver's [`Feature`] enum lists. [`Driver::validate`] may give some up.
+//! 2. [`Driver::probe`] makes the queues and the private data. The device may not use the queues yet.
+//! 3. The data is published to the callbacks, then DRIVER_OK is set. An interrupt that a device raises before is ignored.
+//! 4. [`Driver::init`] starts the activity: the queues are live.
+//! 5. [`Driver::unbind`] stops it.
+//! 6. The device is reset, the callbacks are cut off, what is in flight is dropped, the queues are deleted. [`Queue::lock`]
+//!    returns [`None`] from here on.
+//! 7. The private data is dropped.
+//!
+//! A failure in 2 to 4 goes on at 5, or at 6 when there is no data yet.
+//!
+//! # What is not bounded
+//!
+//! A reset waits in the transport's C code until the device shows status 0. A device that never does keeps the unbinding task
+//! there, with this driver as with any other.
+//!
+//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+pub mod buffer;
+pub mod config;
+mod features;
+pub mod id;
+mod virtqueue;
+
+pub use self::features::{
+    Feature,
+    Features, //
+};
+pub use self::virtqueue::{
+    Callback,
+    Interrupt,
+    Queue,
+    Virtqueue,
+    Virtqueues, //
+};
+
+use self::virtqueue::AnyQueue;
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    mem::offset_of,
+    pin::Pin,
+    ptr::{
+        addr_of_mut,
+        NonNull, //
+    },
+};
+use kernel::{
+    device,
+    device_id::RawDeviceId,
+    driver,
+    error::{
+        from_result,
+        to_result, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Release, //
+        },
+        Arc,
+        Mutex, //
+    },
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    },
+    ThisModule, //
+};
+
+/// An adapter for the registration of virtio drivers.
+pub struct Adapter<T: Driver>(T);
+
+// SAFETY:
+// - `bindings::virtio_driver` is a C type declared as `repr(C)`.
+// - `T::Data` is the type of the driver's device private data.
+// - `struct virtio_driver` embeds a `struct device_driver`.
+// - `DEVICE_DRIVER_OFFSET` is the correct byte offset to the embedded `struct device_driver`.
+unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
+    type DriverType = bindings::virtio_driver;
+    type DriverData<'bound> = T::Data<'bound>;
+    const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
+}
+
+// SAFETY: A call to `unregister` for a given instance of `DriverType` is guaranteed to be valid if
+// a preceding call to `register` has been successful.
+unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
+    unsafe fn register(
+        vdrv: &Opaque<Self::DriverType>,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        let features = <T::Feature as Feature>::TABLE;
+
+        // SAFETY: It's safe to set the fields of `struct virtio_driver` on initialization.
+        unsafe {
+            let vdrv = vdrv.get();
+            (*vdrv).driver.name = name.as_char_ptr();
+            (*vdrv).id_table = T::ID_TABLE.as_ptr();
+            (*vdrv).feature_table = features.as_ptr();
+            // CAST: There are 128 feature bits.
+            (*vdrv).feature_table_size = features.len() as u32;
+            (*vdrv).validate = Some(Self::validate_callback);
+            (*vdrv).probe = Some(Self::probe_callback);
+            (*vdrv).remove = Some(Self::remove_callback);
+            (*vdrv).config_changed = Some(Self::config_changed_callback);
+            (*vdrv).freeze = Some(Self::freeze_callback);
+            (*vdrv).shutdown = Some(Self::shutdown_callback);
+        }
+
+        // SAFETY: `vdrv` is guaranteed to be a valid `DriverType`.
+        to_result(unsafe { bindings::__register_virtio_driver(vdrv.get(), module.as_ptr()) })
+    }
+
+    unsafe fn unregister(vdrv: &Opaque<Self::DriverType>) {
+        // SAFETY: `vdrv` is guaranteed to be a valid `DriverType`.
+        unsafe { bindings::unregister_virtio_driver(vdrv.get()) }
+    }
+}
+
+impl<T: Driver> Adapter<T> {
+    extern "C" fn validate_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: The virtio bus only ever calls the validate callback with a valid pointer to a `struct virtio_device`.
+        //
+        // INVARIANT: `vdev` is valid for the duration of `validate_callback()`.
+        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        from_result(|| {
+            let mut features = dev.features::<T::Feature>();
+            T::validate(dev, &mut features)?;
+            for bit in <T::Feature as Feature>::TABLE {
+                if !features.has(*bit) {
+                    dev.clear_feature(*bit);
+                }
+            }
+            Ok(0)
+        })
+    }
+
+    extern "C" fn probe_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: The virtio bus only ever calls the probe callback with a valid pointer to a `struct virtio_device`.
+        //
+        // INVARIANT: `vdev` is valid for the duration of `probe_callback()`.
+        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        from_result(|| {
+            dev.set_state(KBox::pin_init(State::new(Self::vq_callback), GFP_KERNEL)?);
+
+            let bound = Self::bring_up(dev);
+            if bound.is_err() {
+                dev.tear_down();
+            }
+            bound.map(|()| 0)
+        })
+    }
+
+    fn bring_up(dev: &Device<device::CoreInternal<'_>>) -> Result {
+        let data = T::probe(dev, dev.features());
+        dev.as_ref().set_drvdata(data)?;
+
+        // SAFETY: `set_drvdata()` has just stored a `Pin<KBox<T::Data<'_>>>`.
+        let data = unsafe { dev.as_ref().drvdata_borrow::<T::Data<'_>>() };
+        if let Some(state) = dev.state() {
+            let data: *const T::Data<'_> = data.get_ref();
+            state.data.store(data.cast_mut().cast(), Release);
+        }
+        dev.ready();
+
+        T::init(dev, data).inspect_err(|_| T::unbind(dev, data))
+    }
+
+    extern "C" fn remove_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: The virtio bus only ever calls the remove callback with a valid pointer to a `struct virtio_device`.
+        //
+        // INVARIANT: `vdev` is valid for the duration of `remove_callback()`.
+        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        // SAFETY: `remove_callback` is only ever called after a successful call to `probe_callback`, hence it's guaranteed
+        // that `Device::set_drvdata()` has been called and stored a `Pin<KBox<T::Data<'_>>>`.
+        let data = unsafe { dev.as_ref().drvdata_borrow::<T::Data<'_>>() };
+
+        T::unbind(dev, data);
+        dev.tear_down();
+    }
+
+    extern "C" fn vq_callback(vq: *mut bindings::virtqueue) {
+        let Some(vq) = NonNull::new(vq) else {
+            return;
+        };
+        // SAFETY: The core calls with a valid queue, which belongs to a valid device.
+        let dev = unsafe { &*(*vq.as_ptr()).vdev.cast::<Device<device::CoreInternal<'_>>>() };
+        let Some(data) = dev.published::<T::Data<'_>>() else {
+            return;
+        };
+        // SAFETY: `vq` is valid for the duration of the callback.
+        let interrupt = unsafe { Interrupt::new(vq) };
+
+        T::vq_callback(data, &interrupt);
+    }
+
+    extern "C" fn config_changed_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: The virtio core only ever calls with a valid pointer to a `struct virtio_device`.
+        //
+        // INVARIANT: `vdev` is bound for the duration of the callback: the core turns it off before `remove`.
+        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        if let Some(data) = dev.published::<T::Data<'_>>() {
+            T::config_changed(dev, data);
+        }
+    }
+
+    /// Refuses to suspend: after a reset by the platform the queues would point to memory that the device has forgotten.
+    extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: The virtio core only ever calls with a valid pointer to a `struct virtio_device`.
+        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        dev_err!(
+            dev,
+            "this driver does not support suspend; unload its module first\n"
+        );
+        EOPNOTSUPP.to_errno()
+    }
+
+    extern "C" fn shutdown_callback(vdev: *mut bindings::virtio_device) {
+        // SAFETY: The virtio bus only ever calls with a valid pointer to a `struct virtio_device`.
+        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
+
+        if let Some(data) = dev.published::<T::Data<'_>>() {
+            T::shutdown(dev, data);
+        }
+        // SAFETY: By the type invariant `vdev` is valid.
+        unsafe { bindings::virtio_device_shutdown(vdev) };
+    }
+}
+
+/// Declares a kernel module that exposes a single virtio driver.
+///
+/// # Examples
+///
+/// ```ignore
+/// guest::module_virtio_driver! {
+///     type: MyDriver,
+///     name: "my_driver",
+///     authors: ["Author name"],
+///     description: "My driver",
+///     license: "GPL",
+/// }
+/// ```
+#[macro_export]
+macro_rules! module_virtio_driver {
+    ($($f:tt)*) => {
+        ::kernel::module_driver!(<T>, $crate::virtio::Adapter<T>, { $($f)* });
+    };
+}
+
+/// Abstraction for `bindings::virtio_device_id`.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct DeviceId(bindings::virtio_device_id);
+
+impl DeviceId {
+    /// Matches devices of the type `device`, one of [`id`], of any vendor.
+    pub const fn new(device: u32) -> Self {
+        Self(bindings::virtio_device_id {
+            device,
+            vendor: bindings::VIRTIO_DEV_ANY_ID,
+        })
+    }
+}
+
+// SAFETY: `DeviceId` is a `#[repr(transparent)]` wrapper of `virtio_device_id` and does not add additional invariants, so it's
+// safe to transmute to `RawType`.
+unsafe impl RawDeviceId for DeviceId {
+    type RawType = bindings::virtio_device_id;
+}
+
+/// IdTable type for virtio drivers. A virtio id carries no data of the driver.
+pub type IdTable = &'static dyn kernel::device_id::IdTable<DeviceId, ()>;
+
+/// Create a virtio `IdTable` with its alias for modpost.
+#[macro_export]
+macro_rules! virtio_device_table {
+    ($table_name:ident, [$($id:expr),* $(,)?]) => {
+        ::kernel::module_device_table!(
+            "virtio", $crate::virtio::DeviceId, $table_name, @none, [$($id),*]
+        );
+    };
+}
+
+/// The virtio driver trait.
+///
+/// The module documentation tells when each function is called. The functions that get a [`Device<Core>`](device::Core) run
+/// in process context under the device lock.
+pub trait Driver {
+    /// The feature bits that the driver implements, made by [`virtio_features!`](crate::virtio_features).
+    type Feature: Feature;
+
+    /// The type of the driver's bus device private data.
+    type Data<'bound>: Send + Sync + 'bound;
+
+    /// The table of device ids supported by the driver.
+    const ID_TABLE: IdTable;
+
+    /// Checks the configuration and gives up features that it makes unusable, before the set is final.
+    ///
+    /// An error refuses the device.
+    fn validate(
+        dev: &Device<device::Core<'_>>,
+        features: &mut Features<Self::Feature>,
+    ) -> Result {
+        let _ = (dev, features);
+        Ok(())
+    }
+
+    /// Makes the queues, by [`Device::virtqueues`], and the private data.
+    ///
+    /// Buffers may be added to the queues, but not notified.
+    fn probe<'bound>(
+        dev: &'bound Device<device::Core<'_>>,
+        features: Features<Self::Feature>,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
+
+    /// Starts the activity: the device is live.
+    fn init<'bound>(
+        dev: &'bound Device<device::Core<'_>>,
+        data: Pin<&'bound Self::Data<'bound>>,
+    ) -> Result {
+        let _ = (dev, data);
+        Ok(())
+    }
+
+    /// A queue with [`Callback::Enabled`] has used buffers. Hard interrupt context.
+    fn vq_callback(data: Pin<&Self::Data<'_>>, vq: &Interrupt<'_>) {
+        let _ = (data, vq);
+    }
+
+    /// The device's configuration has changed. May be called in hard interrupt context, where the configuration must not be
+    /// read: leave that to a work item.
+    fn config_changed(dev: &Device<device::Bound>, data: Pin<&Self::Data<'_>>) {
+        let _ = (dev, data);
+    }
+
+    /// Stops the activity. Called once, also when [`init`](Self::init) has failed.
+    ///
+    /// The device is live until this returns. Memory in flight is not the driver's concern.
+    fn unbind<'bound>(
+        dev: &'bound Device<device::Core<'_>>,
+        data: Pin<&Self::Data<'bound>>,
+    ) {
+        let _ = (dev, data);
+    }
+
+    /// The machine shuts down or another kernel is started. The queues are broken and the device is reset afterwards; the
+    /// driver stays bound.
+    fn shutdown(dev: &Device<device::Core<'_>>, data: Pin<&Self::Data<'_>>) {
+        let _ = (dev, data);
+    }
+}
+
+/// What the adapter keeps per bound device, in `virtio_device.priv`.
+#[pin_data]
+struct State {
+    /// The callback of all queues.
+    callback: unsafe extern "C" fn(*mut bindings::virtqueue),
+
+    /// The driver's private data while callbacks may use it.
+    data: Atomic<*mut c_void>,
+
+    /// The queues that the transport has made.
+    #[pin]
+    queues: Mutex<KVec<Arc<dyn AnyQueue>>>,
+}
+
+impl State {
+    fn new(
+        callback: unsafe extern "C" fn(*mut bindings::virtqueue),
+    ) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            callback,
+            data: Atomic::new(core::ptr::null_mut()),
+            queues <- new_mutex!(KVec::new(), "guest::virtio::State::queues"),
+        })
+    }
+}
+
+/// The virtio device representation.
+///
+/// This structure represents the Rust abstraction for a C `struct virtio_device`. The implementation abstracts the usage of an
+/// already existing C `struct virtio_device` within Rust code that we get passed from the C side.
+///
+/// # Invariants
+///
+/// A [`Device`] instance represents a valid `struct virtio_device` created by the C portion of the kernel. While it is bound
+/// to a driver of this crate, `priv` is null or a pinned [`State`].
+#[repr(transparent)]
+pub struct Device<Ctx: device::DeviceContext = device::Normal>(
+    Opaque<bindings::virtio_device>,
+    PhantomData<Ctx>,
+);
+
+impl<Ctx: device::DeviceContext> Device<Ctx> {
+    pub(crate) fn as_raw(&self) -> *mut bindings::virtio_device {
+        self.0.get()
+    }
+
+    /// Returns the device's number on the virtio bus: N of `virtioN`.
+    pub fn index(&self) -> i32 {
+        // SAFETY: By the type invariant `self.as_raw()` is valid; the index is set before registration.
+        unsafe { (*self.as_raw()).index }
+    }
+
+    /// Returns the device that the transport sits on, such as the PCI function, which stands for this device towards user
+    /// space.
+    pub fn parent(&self) -> Option<&device::Device> {
+        // SAFETY: By the type invariant `self.as_raw()` is valid; the parent is set before registration.
+        let parent = unsafe { (*self.as_raw()).dev.parent };
+
+        if parent.is_null() {
+            None
+        } else {
+            // SAFETY: A device holds a reference to its parent.
+            Some(unsafe { device::Device::from_raw(parent) })
+        }
+    }
+
+    /// Returns the device status (VirtIO 1.3, 2.1). Process context.
+    pub fn status(&self) -> u8 {
+        match self.config_ops().get_status {
+            // SAFETY: By the type invariant `self.as_raw()` is valid.
+            Some(get_status) => unsafe { get_status(self.as_raw()) },
+            None => 0,
+        }
+    }
+
+    fn state(&self) -> Option<&State> {
+        // SAFETY: By the type invariant `self.as_raw()` is valid.
+        let state = unsafe { (*self.as_raw()).priv_ };
+
+        // SAFETY: By the type invariant it is null or a pinned `State`, which outlives the callbacks and the binding.
+        unsafe { state.cast::<State>().as_ref() }
+    }
+}
+
+impl Device<device::Core<'_>> {
+    /// Begins a list of the queues to make.
+    pub fn virtqueues(&self) -> Virtqueues<'_> {
+        Virtqueues::new(self)
+    }
+}
+
+impl<'a> Device<device::CoreInternal<'a>> {
+    fn features<F: Feature>(&self) -> Features<F> {
+        // SAFETY: By the type invariant `self.as_raw()` is valid, and nobody writes the set while the device is probed.
+        let array = unsafe { addr_of_mut!((*self.as_raw()).__bindgen_anon_1) };
+
+        // SAFETY: Both members of the union are made of 64-bit words, the array being the longer one.
+        Features::new(unsafe { array.cast::<[u64; 2]>().read() })
+    }
+
+    /// Takes `bit` out of the negotiated set. Only for the validate callback.
+    fn clear_feature(&self, bit: u32) {
+        // SAFETY: By the type invariant `self.as_raw()` is valid; `bit` is in the driver's table, so it is below 128.
+        unsafe { bindings::__virtio_clear_bit(self.as_raw(), bit) };
+    }
+
+    fn set_state(&self, state: Pin<KBox<State>>) {
+        // SAFETY: By the type invariant `self.as_raw()` is valid, and there are no callbacks yet.
+        unsafe { (*self.as_raw()).priv_ = state.into_foreign().cast() };
+    }
+
+    /// Sets DRIVER_OK.
+    fn ready(&self) {
+        // SAFETY: By the type invariant `self.as_raw()` is valid; the status has FEATURES_OK and not yet DRIVER_OK.
+        unsafe { bindings::virtio_device_ready(self.as_raw()) };
+    }
+
+    /// Returns the driver's data if callbacks may use it.
+    ///
+    /// `T` is the driver's data type.
+    fn published<T>(&self) -> Option<Pin<&T>> {
+        let data = self.state()?.data.load(Acquire);
+
+        // SAFETY: The adapter stores null or its driver's pinned data, which it drops only after the callbacks are cut off.
+        unsafe { data.cast::<T>().as_ref() }.map(|data| {
+            // SAFETY: It was pinned when it was stored.
+            unsafe { Pin::new_unchecked(data) }
+        })
+    }
+
+    /// Ends the device's access to memory, then takes back all that it has.
+    fn tear_down(&self) {
+        // SAFETY: By the type invariant `self.as_raw()` is valid. Kicks that are still under way find a reset device.
+        unsafe { bindings::virtio_break_device(self.as_raw()) };
+        // SAFETY: As above.
+        unsafe { bindings::virtio_reset_device(self.as_raw()) };
+
+        if let Some(state) = self.state() {
+            state.data.store(core::ptr::null_mut(), Release);
+
+            let queues = core::mem::take(&mut *state.queues.lock());
+            for queue in &queues {
+                queue.detach();
+            }
+            if let (false, Some(del_vqs)) = (queues.is_empty(), self.config_ops().del_vqs) {
+                // SAFETY: The queues have been made, nobody can reach them any more, and the device has been reset.
+                unsafe { del_vqs(self.as_raw()) };
+            }
+        }
+
+        // SAFETY: By the type invariant `self.as_raw()` is valid; with the queues the last callbacks are gone.
+        let state = unsafe { core::mem::replace(&mut (*self.as_raw()).priv_, core::ptr::null_mut()) };
+        if !state.is_null() {
+            // SAFETY: By the type invariant it is a `State`, stored by `set_state()`.
+            drop(unsafe { Pin::<KBox<State>>::from_foreign(state.cast()) });
+        }
+    }
+}
+
+// SAFETY: `virtio::Device` is a transparent wrapper of `struct virtio_device`.
+// The offset is guaranteed to point to a valid device field inside `virtio::Device`.
+unsafe impl<Ctx: device::DeviceContext> device::AsBusDevice<Ctx> for Device<Ctx> {
+    const OFFSET: usize = offset_of!(bindings::virtio_device, dev);
+}
+
+// SAFETY: `Device` is a transparent wrapper of a type that doesn't depend on `Device`'s generic
+// argument.
+kernel::impl_device_context_deref!(unsafe { Device });
+kernel::impl_device_context_into_aref!(Device);
+
+// SAFETY: Instances of `Device` are always reference-counted.
+unsafe impl kernel::sync::aref::AlwaysRefCounted for Device {
+    fn inc_ref(&self) {
+        // SAFETY: The existence of a shared reference guarantees that the refcount is non-zero.
+        unsafe { bindings::get_device(addr_of_mut!((*self.as_raw()).dev)) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // CAST: `Self` a transparent wrapper of `bindings::virtio_device`.
+        let vdev: *mut bindings::virtio_device = obj.cast().as_ptr();
+
+        // SAFETY: By the type invariant of `Self`, `vdev` is a pointer to a valid `struct virtio_device`.
+        let dev = unsafe { addr_of_mut!((*vdev).dev) };
+
+        // SAFETY: The safety requirements guarantee that the refcount is non-zero.
+        unsafe { bindings::put_device(dev) }
+    }
+}
+
+impl<Ctx: device::DeviceContext> AsRef<device::Device<Ctx>> for Device<Ctx> {
+    fn as_ref(&self) -> &device::Device<Ctx> {
+        // SAFETY: By the type invariant of `Self`, `self.as_raw()` is a pointer to a valid `struct virtio_device`.
+        let dev = unsafe { addr_of_mut!((*self.as_raw()).dev) };
+
+        // SAFETY: `dev` points to a valid `struct device`.
+        unsafe { device::Device::from_raw(dev) }
+    }
+}
+
+// SAFETY: A `Device` is always reference-counted and can be released from any thread.
+unsafe impl Send for Device {}
+
+// SAFETY: `Device` can be shared among threads because all methods of `Device`
+// (i.e. `Device<Normal>) are thread safe.
+unsafe impl Sync for Device {}
+
+// SAFETY: Same as `Device<Normal>` -- the underlying `struct virtio_device` is the same;
+// `Bound` is a zero-sized type-state marker that does not affect thread safety.
+unsafe impl Sync for Device<device::Bound> {}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that is lent to a device.
+//!
+//! A buffer is in one of three states, each a type:
+//!
+//! - *owned*: a value of a [`Buffer`] type, the driver's to read, write and free;
+//! - *in flight*: moved into the queue by [`Virtqueue::add_inbuf`] and its kin. No value exists, so the driver cannot touch
+//!   the memory while the device may;
+//! - *returned*: a [`Used`] from [`Virtqueue::get_buf`], owned again.
+//!
+//! What is in flight when the device goes away is dropped by the bus adapter, after the reset that ends the device's access. A
+//! driver cannot forget it.
+//!
+//! [`Virtqueue::add_inbuf`]: super::Virtqueue::add_inbuf
+//! [`Virtqueue::get_buf`]: super::Virtqueue::get_buf
+
+use crate::bindings;
+use core::{
+    ffi::c_void,
+    ptr::NonNull, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+/// A value that owns memory which a device may be lent.
+///
+/// # Safety
+///
+/// - [`into_raw`](Buffer::into_raw) gives a pointer from which [`from_raw`](Buffer::from_raw) restores the value, and no two
+///   buffers that are in flight at once give the same pointer.
+/// - Between the two, the memory described by [`segments`](Buffer::segments) stays allocated and is not accessed through
+///   anything but the device, except that device-readable memory may be read.
+/// - [`capacity`](Buffer::capacity) is at most the number of device-writable bytes that `segments` describes.
+pub unsafe trait Buffer: Send + Sized + 'static {
+    /// Gives up the value for a pointer.
+    fn into_raw(self) -> NonNull<c_void>;
+
+    /// Restores the value.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` comes from [`into_raw`](Buffer::into_raw), and is restored once.
+    unsafe fn from_raw(ptr: NonNull<c_void>) -> Self;
+
+    /// Describes the memory, device-readable parts first.
+    ///
+    /// # Errors
+    ///
+    /// What `list` returns when it is full.
+    fn segments(&self, list: &mut Segments<'_>) -> Result;
+
+    /// Returns how many bytes the device may write.
+    fn capacity(&self) -> u32;
+}
+
+/// A buffer that the device has given back.
+pub struct Used<B> {
+    /// The buffer.
+    pub buffer: B,
+
+    /// How many bytes the device says that it wrote: never more than the buffer's capacity.
+    pub len: u32,
+}
+
+/// A buffer that a queue did not take, and why.
+pub struct Rejected<B> {
+    /// The buffer, still the caller's.
+    pub buffer: B,
+
+    /// [`ENOSPC`]: the queue is full. [`ENOMEM`]: no memory for an indirect table. [`EIO`]: the queue is broken. [`EINVAL`]:
+    /// the buffer has no segments, too many, or of the wrong direction.
+    pub error: Error,
+}
+
+/// The scatter list of one buffer, being filled in.
+///
+/// It lies in the queue, so that nothing is allocated or cleared per buffer.
+pub struct Segments<'a> {
+    list: &'a mut [bindings::scatterlist],
+    out: usize,
+    total: usize,
+}
+
+impl<'a> Segments<'a> {
+    pub(super) fn new(list: &'a mut [bindings::scatterlist]) -> Self {
+        Self {
+            list,
+            out: 0,
+            total: 0,
+        }
+    }
+
+    /// Adds `len` bytes at `ptr` that the device reads.
+    ///
+    /// `ptr` is an address in the kernel's linear map.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when the list is full, or something device-writable was added before.
+    pub fn push_out(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
+        if self.out != self.total {
+            return Err(EINVAL);
+        }
+        self.push(ptr, len)?;
+        self.out = self.total;
+        Ok(())
+    }
+
+    /// Adds `len` bytes at `ptr` that the device writes.
+    ///
+    /// `ptr` is an address in the kernel's linear map.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when the list is full.
+    pub fn push_in(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
+        self.push(ptr, len)
+    }
+
+    /// Adds device-readable entries by means of C code that fills a scatter list: `fill` gets the free entries and returns
+    /// how many it filled.
+    ///
+    /// # Errors
+    ///
+    /// Those of `fill`; [`EINVAL`] when something device-writable was added before or `fill` returns too many.
+    pub(crate) fn push_out_with(
+        &mut self,
+        fill: impl FnOnce(&mut [bindings::scatterlist]) -> Result<usize>,
+    ) -> Result {
+        if self.out != self.total {
+            return Err(EINVAL);
+        }
+        let free = self.list.get_mut(self.total..).ok_or(EINVAL)?;
+        let len = free.len();
+        for entry in free.iter_mut() {
+            entry.page_link = 0;
+        }
+        let filled = fill(free)?;
+        if filled > len {
+            return Err(EINVAL);
+        }
+        self.total += filled;
+        self.out = self.total;
+        Ok(())
+    }
+
+    fn push(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
+        let entry = self.list.get_mut(self.total).ok_or(EINVAL)?;
+
+        // A flag of an earlier buffer would end the list here.
+        entry.page_link = 0;
+        // SAFETY: `entry` is an initialised scatter list entry.
+        unsafe { bindings::sg_set_buf(entry, ptr.as_ptr().cast(), len) };
+        self.total += 1;
+        Ok(())
+    }
+
+    /// Ends both lists and returns them: device-readable and device-writable.
+    pub(super) fn finish(
+        self,
+    ) -> (
+        &'a mut [bindings::scatterlist],
+        &'a mut [bindings::scatterlist],
+    ) {
+        let (used, _) = self.list.split_at_mut(self.total);
+        let (out, inp) = used.split_at_mut(self.out);
+
+        for list in [&mut *out, &mut *inp] {
+            let Some((last, rest)) = list.split_last_mut() else {
+                continue;
+            };
+            // What C code filled may have an end of its own.
+            for entry in rest {
+                entry.page_link &= !SG_END;
+            }
+            last.page_link |= SG_END;
+        }
+
+        (out, inp)
+    }
+}
+
+/// Marks the last entry of a scatter list, in `page_link`.
+const SG_END: usize = bindings::SG_END as usize;
+
+/// Plain memory for small messages: one segment, which the device either reads or writes.
+pub struct Message(KBox<Inner>);
+
+/// # Invariants
+///
+/// `data` is one kmalloc allocation of 1 to [`PAGE_SIZE`] bytes, whose length never changes.
+struct Inner {
+    data: KVec<u8>,
+    writable: bool,
+}
+
+impl Message {
+    /// Allocates `len` zeroed bytes for the device to write. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; [`EINVAL`] for a length of 0 or more than a page.
+    pub fn new_in(len: usize) -> Result<Self> {
+        Self::new(len, true)
+    }
+
+    /// Allocates `len` zeroed bytes for the device to read. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; [`EINVAL`] for a length of 0 or more than a page.
+    pub fn new_out(len: usize) -> Result<Self> {
+        Self::new(len, false)
+    }
+
+    fn new(len: usize, writable: bool) -> Result<Self> {
+        if len == 0 || len > PAGE_SIZE {
+            return Err(EINVAL);
+        }
+
+        // INVARIANT: `KVec` is kmalloc'ed; the length has just been checked.
+        let data = KVec::from_elem(0, len, GFP_KERNEL)?;
+        Ok(Self(KBox::new(Inner { data, writable }, GFP_KERNEL)?))
+    }
+}
+
+impl core::ops::Deref for Message {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.data
+    }
+}
+
+impl core::ops::DerefMut for Message {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0.data
+    }
+}
+
+// SAFETY:
+// - `into_raw()` gives the address of the box, which is unique while it lives, and `from_raw()` takes it back.
+// - The box is not reachable in between, and it owns what `segments()` describes.
+// - By the type invariant of `Inner`, the capacity is the length of the one segment.
+unsafe impl Buffer for Message {
+    fn into_raw(self) -> NonNull<c_void> {
+        // SAFETY: A box is never null.
+        unsafe { NonNull::new_unchecked(KBox::into_raw(self.0).cast()) }
+    }
+
+    unsafe fn from_raw(ptr: NonNull<c_void>) -> Self {
+        // SAFETY: By the safety requirements `ptr` comes from `KBox::into_raw()` and is restored once.
+        Self(unsafe { KBox::from_raw(ptr.as_ptr().cast()) })
+    }
+
+    fn segments(&self, list: &mut Segments<'_>) -> Result {
+        let data = NonNull::from(self.0.data.as_slice()).cast();
+        // CAST: At most `PAGE_SIZE`, by the type invariant.
+        let len = self.0.data.len() as u32;
+
+        if self.0.writable {
+            list.push_in(data, len)
+        } else {
+            list.push_out(data, len)
+        }
+    }
+
+    fn capacity(&self) -> u32 {
+        if self.0.writable {
+            // CAST: At most `PAGE_SIZE`, by the type invariant.
+            self.0.data.len() as u32
+        } else {
+            0
+        }
+    }
+}

@@ -1,0 +1,559 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtqueues (VirtIO 1.3, 2.6).
+//!
+//! A [`Queue`] wraps a queue of the C virtio core, with its lock. Every operation needs the lock's guard, a [`Virtqueue`], so
+//! that the rule of the C API, "one caller at a time", is a matter of types.
+//!
+//! # Life
+//!
+//! A driver makes its queues in `probe`, by [`Device::virtqueues`], and keeps them in [`Arc`]s, wherever it needs them. When
+//! the device is unbound the bus adapter resets it, drops every buffer that is still in flight and deletes the queues; from
+//! then on [`Queue::lock`] returns [`None`]. So a handle that outlives the device is inert, however a driver came to keep it,
+//! and a driver that forgets to drain a queue leaks nothing.
+//!
+//! # Locking
+//!
+//! Softirq context takes the lock by [`Queue::lock`], process context by [`Queue::lock_bh`]. Hard interrupts never take it: a
+//! queue's callback gets an [`Interrupt`], which can turn further interrupts off and no more.
+//!
+//! # What the device can do
+//!
+//! The C core keeps its own copy of the descriptors and breaks a queue on a used id that is out of range or not in flight. It
+//! does not check lengths; [`Virtqueue::get_buf`] does, once for all drivers.
+//!
+//! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+use super::{
+    buffer::{
+        Buffer,
+        Rejected,
+        Segments,
+        Used, //
+    },
+    Device,
+    State, //
+};
+use crate::{
+    bindings,
+    bottom_half, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::to_result,
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock,
+        SpinLockGuard, //
+    }, //
+};
+
+/// Whether the device interrupts when it has used a buffer of a queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Callback {
+    /// [`Driver::vq_callback`](super::Driver::vq_callback) is called.
+    Enabled,
+
+    /// The driver polls.
+    Disabled,
+}
+
+/// A virtqueue whose buffers are of type `B`.
+#[pin_data]
+pub struct Queue<B: Buffer> {
+    #[pin]
+    inner: SpinLock<Inner>,
+    _buffers: PhantomData<fn(B) -> B>,
+}
+
+/// What a queue's lock protects.
+///
+/// # Invariants
+///
+/// `vq` is [`None`] or a valid queue of the C core, all of whose tokens come from `B::into_raw()` of the one [`Queue`] that
+/// this belongs to.
+struct Inner {
+    vq: Option<NonNull<bindings::virtqueue>>,
+    sg: KVec<bindings::scatterlist>,
+}
+
+// SAFETY: A queue of the C core is bound to no thread; what it holds is `Send`, because `Buffer` is.
+unsafe impl Send for Inner {}
+
+impl<B: Buffer> Queue<B> {
+    fn new(segments: usize) -> impl PinInit<Self, Error> {
+        let sg = (|| {
+            let mut sg = KVec::with_capacity(segments, GFP_KERNEL)?;
+            for _ in 0..segments {
+                sg.push(pin_init::zeroed(), GFP_KERNEL)?;
+            }
+            Ok::<_, Error>(sg)
+        })();
+
+        try_pin_init!(Self {
+            // INVARIANT: There is no queue yet.
+            inner <- new_spinlock!(Inner { vq: None, sg: sg? }, "guest::virtio::Queue"),
+            _buffers: PhantomData,
+        })
+    }
+
+    /// Locks the queue, where softirqs cannot interfere: in softirq context or with them off.
+    ///
+    /// Returns [`None`] when the device is gone.
+    #[inline]
+    pub fn lock(&self) -> Option<Virtqueue<'_, B>> {
+        Virtqueue::new(self.inner.lock(), None)
+    }
+
+    /// Locks the queue in process context, and turns softirqs off meanwhile.
+    ///
+    /// Returns [`None`] when the device is gone.
+    pub fn lock_bh(&self) -> Option<Virtqueue<'_, B>> {
+        let off = bottom_half::disable();
+
+        Virtqueue::new(self.inner.lock(), Some(off))
+    }
+}
+
+/// A queue as the bus adapter sees it.
+pub(super) trait AnyQueue: Send + Sync {
+    /// Begins the queue's life.
+    ///
+    /// # Safety
+    ///
+    /// `vq` is a valid queue without buffers, and stays valid until [`detach`](Self::detach).
+    unsafe fn attach(&self, vq: NonNull<bindings::virtqueue>);
+
+    /// Ends the queue's life and drops all buffers in flight. The device has been reset.
+    fn detach(&self);
+}
+
+impl<B: Buffer> AnyQueue for Queue<B> {
+    unsafe fn attach(&self, vq: NonNull<bindings::virtqueue>) {
+        let _off = bottom_half::disable();
+
+        // INVARIANT: By the safety requirements `vq` is valid until `detach()`; only this type's guards add buffers to it.
+        self.inner.lock().vq = Some(vq);
+    }
+
+    fn detach(&self) {
+        let vq = {
+            let _off = bottom_half::disable();
+            self.inner.lock().vq.take()
+        };
+        let Some(vq) = vq else {
+            return;
+        };
+
+        // Each call removes one, so the loop ends.
+        loop {
+            // SAFETY: `vq` was valid by the type invariant, and nobody else can reach it any more.
+            let token = unsafe { bindings::virtqueue_detach_unused_buf(vq.as_ptr()) };
+            let Some(token) = NonNull::new(token) else {
+                return;
+            };
+            // SAFETY: By the type invariant of `Inner`, `token` comes from `B::into_raw()`; the core returns it once.
+            drop(unsafe { B::from_raw(token) });
+        }
+    }
+}
+
+/// A locked queue.
+///
+/// # Invariants
+///
+/// `vq` is the valid queue that `inner` holds.
+pub struct Virtqueue<'a, B: Buffer> {
+    vq: NonNull<bindings::virtqueue>,
+    inner: SpinLockGuard<'a, Inner>,
+    // After `inner`: softirqs come back on when the lock has been released.
+    _off: Option<bottom_half::Disabled>,
+    _buffers: PhantomData<B>,
+}
+
+impl<'a, B: Buffer> Virtqueue<'a, B> {
+    #[inline]
+    fn new(inner: SpinLockGuard<'a, Inner>, off: Option<bottom_half::Disabled>) -> Option<Self> {
+        // INVARIANT: The lock is held, so `vq` stays what it is.
+        Some(Self {
+            vq: inner.vq?,
+            inner,
+            _off: off,
+            _buffers: PhantomData,
+        })
+    }
+
+    /// Lends the device a buffer that it only reads. The device learns of it by [`kick`](Self::kick).
+    ///
+    /// # Errors
+    ///
+    /// The buffer comes back, see [`Rejected`].
+    pub fn add_outbuf(&mut self, buffer: B) -> Result<(), Rejected<B>> {
+        self.add(buffer, |vq, out, inp, token| {
+            if out.is_empty() || !inp.is_empty() {
+                return Err(EINVAL);
+            }
+            // SAFETY: `vq` is valid and locked, `out` is a terminated list, which the core copies; by the contract of
+            // `Buffer` its memory lives until `token` is returned.
+            to_result(unsafe {
+                bindings::virtqueue_add_outbuf(
+                    vq,
+                    out.as_mut_ptr(),
+                    // CAST: The list's length was made from a count of segments.
+                    out.len() as u32,
+                    token,
+                    bindings::GFP_ATOMIC,
+                )
+            })
+        })
+    }
+
+    /// Lends the device a buffer that it only writes. The device learns of it by [`kick`](Self::kick).
+    ///
+    /// # Errors
+    ///
+    /// The buffer comes back, see [`Rejected`].
+    pub fn add_inbuf(&mut self, buffer: B) -> Result<(), Rejected<B>> {
+        self.add(buffer, |vq, out, inp, token| {
+            if inp.is_empty() || !out.is_empty() {
+                return Err(EINVAL);
+            }
+            // SAFETY: `vq` is valid and locked, `inp` is a terminated list, which the core copies; by the contract of
+            // `Buffer` its memory lives until `token` is returned.
+            to_result(unsafe {
+                bindings::virtqueue_add_inbuf(
+                    vq,
+                    inp.as_mut_ptr(),
+                    // CAST: The list's length was made from a count of segments.
+                    inp.len() as u32,
+                    token,
+                    bindings::GFP_ATOMIC,
+                )
+            })
+        })
+    }
+
+    /// Lends the device a buffer of which it reads the first segments and writes the others.
+    ///
+    /// # Errors
+    ///
+    /// The buffer comes back, see [`Rejected`].
+    pub fn add_sgs(&mut self, buffer: B) -> Result<(), Rejected<B>> {
+        self.add(buffer, |vq, out, inp, token| {
+            let mut sgs = [core::ptr::null_mut(); 2];
+            let mut lists = 0;
+            for list in [&mut *out, &mut *inp] {
+                if !list.is_empty() {
+                    sgs[lists] = list.as_mut_ptr();
+                    lists += 1;
+                }
+            }
+            if lists == 0 {
+                return Err(EINVAL);
+            }
+            // SAFETY: `vq` is valid and locked, each list in `sgs` is terminated and copied by the core; by the contract of
+            // `Buffer` the memory lives until `token` is returned.
+            to_result(unsafe {
+                bindings::virtqueue_add_sgs(
+                    vq,
+                    sgs.as_mut_ptr(),
+                    u32::from(!out.is_empty()),
+                    u32::from(!inp.is_empty()),
+                    token,
+                    bindings::GFP_ATOMIC,
+                )
+            })
+        })
+    }
+
+    #[inline]
+    fn add(
+        &mut self,
+        buffer: B,
+        add: impl FnOnce(
+            *mut bindings::virtqueue,
+            &mut [bindings::scatterlist],
+            &mut [bindings::scatterlist],
+            *mut c_void,
+        ) -> Result,
+    ) -> Result<(), Rejected<B>> {
+        let vq = self.vq.as_ptr();
+        let mut list = Segments::new(&mut self.inner.sg);
+        if let Err(error) = buffer.segments(&mut list) {
+            return Err(Rejected { buffer, error });
+        }
+        let (out, inp) = list.finish();
+
+        let token = buffer.into_raw();
+        add(vq, out, inp, token.as_ptr()).map_err(|error| Rejected {
+            // SAFETY: The core has not taken the token, which comes from `into_raw()` just above.
+            buffer: unsafe { B::from_raw(token) },
+            error,
+        })
+    }
+
+    /// Takes back the next buffer that the device has used, if there is one.
+    ///
+    /// A device that claims to have written more than it was lent has broken the queue: it is marked so, the buffer is
+    /// dropped, and nothing more comes from this queue.
+    #[inline]
+    pub fn get_buf(&mut self) -> Option<Used<B>> {
+        let mut len = 0;
+        // SAFETY: By the type invariant `vq` is valid, and it is locked.
+        let token = unsafe { bindings::virtqueue_get_buf(self.vq.as_ptr(), &mut len) };
+        let token = NonNull::new(token)?;
+        // SAFETY: By the type invariant of `Inner`, `token` comes from `B::into_raw()`; the core returns it once.
+        let buffer = unsafe { B::from_raw(token) };
+
+        if len > buffer.capacity() {
+            self.length_fault(len, buffer.capacity());
+            return None;
+        }
+        Some(Used { buffer, len })
+    }
+
+    #[cold]
+    fn length_fault(&mut self, len: u32, capacity: u32) {
+        pr_warn!(
+            "virtio queue {}: the device wrote {} bytes into a buffer of {}; the queue is out of use\n",
+            self.index(),
+            len,
+            capacity
+        );
+        self.mark_broken();
+    }
+
+    /// Marks the queue broken, after the device has broken the rules: no buffer can be added, none comes back, and the device
+    /// is not notified any more.
+    pub fn mark_broken(&mut self) {
+        // SAFETY: By the type invariant `vq` is valid.
+        unsafe { bindings::__virtqueue_break(self.vq.as_ptr()) };
+    }
+
+    /// Returns whether the queue is broken: by the device's doing, or because the device has vanished.
+    pub fn is_broken(&self) -> bool {
+        // SAFETY: By the type invariant `vq` is valid.
+        unsafe { bindings::virtqueue_is_broken(self.vq.as_ptr()) }
+    }
+
+    /// Tells the device of the added buffers, if it wants to know.
+    ///
+    /// Returns whether all is well; `false` means that the queue is broken.
+    pub fn kick(&mut self) -> bool {
+        // SAFETY: By the type invariant `vq` is valid, and it is locked.
+        unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) }
+    }
+
+    /// Makes the added buffers visible and returns whether the device wants a [`notify`](Self::notify).
+    #[inline]
+    pub fn kick_prepare(&mut self) -> bool {
+        // SAFETY: By the type invariant `vq` is valid, and it is locked.
+        unsafe { bindings::virtqueue_kick_prepare(self.vq.as_ptr()) }
+    }
+
+    /// Notifies the device. Returns `false` when the queue is broken.
+    #[inline]
+    pub fn notify(&self) -> bool {
+        // SAFETY: By the type invariant `vq` is valid.
+        unsafe { bindings::virtqueue_notify(self.vq.as_ptr()) }
+    }
+
+    /// Asks the device not to interrupt. A hint: interrupts can still come.
+    #[inline]
+    pub fn disable_cb(&mut self) {
+        // SAFETY: By the type invariant `vq` is valid, and it is locked.
+        unsafe { bindings::virtqueue_disable_cb(self.vq.as_ptr()) };
+    }
+
+    /// Asks the device to interrupt again. Returns `false` when buffers have come back meanwhile: poll again.
+    #[inline]
+    pub fn enable_cb(&mut self) -> bool {
+        // SAFETY: By the type invariant `vq` is valid, and it is locked.
+        unsafe { bindings::virtqueue_enable_cb(self.vq.as_ptr()) }
+    }
+
+    /// Asks the device to interrupt again, and returns what [`poll`](Self::poll) needs to see whether buffers came meanwhile.
+    #[inline]
+    pub fn enable_cb_prepare(&mut self) -> u32 {
+        // SAFETY: By the type invariant `vq` is valid, and it is locked.
+        unsafe { bindings::virtqueue_enable_cb_prepare(self.vq.as_ptr()) }
+    }
+
+    /// Returns whether buffers have come back since [`enable_cb_prepare`](Self::enable_cb_prepare) returned `since`.
+    #[inline]
+    pub fn poll(&self, since: u32) -> bool {
+        // SAFETY: By the type invariant `vq` is valid.
+        unsafe { bindings::virtqueue_poll(self.vq.as_ptr(), since) }
+    }
+
+    /// As [`enable_cb`](Self::enable_cb), but asks for the interrupt only when most of the buffers in flight have been used.
+    #[inline]
+    pub fn enable_cb_delayed(&mut self) -> bool {
+        // SAFETY: By the type invariant `vq` is valid, and it is locked.
+        unsafe { bindings::virtqueue_enable_cb_delayed(self.vq.as_ptr()) }
+    }
+
+    /// Returns how many more segments fit; with indirect descriptors, how many more buffers.
+    #[inline]
+    pub fn num_free(&self) -> u32 {
+        // SAFETY: By the type invariant `vq` is valid, and it is locked.
+        unsafe { (*self.vq.as_ptr()).num_free }
+    }
+
+    /// Returns the number of entries of the ring.
+    pub fn size(&self) -> u32 {
+        // SAFETY: By the type invariant `vq` is valid.
+        unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) }
+    }
+
+    /// Returns the queue's number in the device.
+    pub fn index(&self) -> u32 {
+        // SAFETY: By the type invariant `vq` is valid; its index never changes.
+        unsafe { (*self.vq.as_ptr()).index }
+    }
+}
+
+/// A queue's interrupt, in its callback. Hard interrupt context.
+///
+/// # Invariants
+///
+/// `vq` is valid as long as the value exists.
+pub struct Interrupt<'a> {
+    vq: NonNull<bindings::virtqueue>,
+    _callback: PhantomData<&'a ()>,
+}
+
+impl Interrupt<'_> {
+    /// # Safety
+    ///
+    /// `vq` is valid as long as the value exists.
+    pub(super) unsafe fn new(vq: NonNull<bindings::virtqueue>) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            vq,
+            _callback: PhantomData,
+        }
+    }
+
+    /// Returns the queue's number in the device.
+    pub fn index(&self) -> u32 {
+        // SAFETY: By the type invariant `vq` is valid; its index never changes.
+        unsafe { (*self.vq.as_ptr()).index }
+    }
+
+    /// Asks the device not to interrupt any more, before the work is handed to NAPI or a work item.
+    ///
+    /// The queue may be in use on another CPU; as in C, at worst one more interrupt comes.
+    pub fn disable_cb(&self) {
+        // SAFETY: By the type invariant `vq` is valid.
+        unsafe { bindings::virtqueue_disable_cb(self.vq.as_ptr()) };
+    }
+}
+
+/// The queues that a driver asks for, in the order of their numbers.
+pub struct Virtqueues<'a> {
+    dev: &'a Device,
+    wanted: KVec<Wanted>,
+}
+
+struct Wanted {
+    name: &'static CStr,
+    callback: Callback,
+    queue: Arc<dyn AnyQueue>,
+}
+
+impl<'a> Virtqueues<'a> {
+    pub(super) fn new(dev: &'a Device) -> Self {
+        Self {
+            dev,
+            wanted: KVec::new(),
+        }
+    }
+
+    /// Asks for the next queue. It gets the next number: a queue that the device does not have is not asked for, as the Linux
+    /// transports number only those that exist.
+    ///
+    /// `segments` is the most segments that one of its buffers has. The queue can be used after [`find`](Self::find).
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn add<B: Buffer>(
+        &mut self,
+        name: &'static CStr,
+        callback: Callback,
+        segments: usize,
+    ) -> Result<Arc<Queue<B>>> {
+        let queue = Arc::pin_init(Queue::new(segments), GFP_KERNEL)?;
+
+        self.wanted.push(
+            Wanted {
+                name,
+                callback,
+                queue: queue.clone(),
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(queue)
+    }
+
+    /// Makes the queues known to the device.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`]: the device lacks one of them. [`EBUSY`]: they have been found before. [`ENOMEM`] and what the transport
+    /// says.
+    pub fn find(self) -> Result {
+        let state: &State = self.dev.state().ok_or(EINVAL)?;
+        let mut found = state.queues.lock();
+        if !found.is_empty() {
+            return Err(EBUSY);
+        }
+
+        let mut infos = KVec::with_capacity(self.wanted.len(), GFP_KERNEL)?;
+        let mut vqs = KVec::with_capacity(self.wanted.len(), GFP_KERNEL)?;
+        let mut queues = KVec::with_capacity(self.wanted.len(), GFP_KERNEL)?;
+        for wanted in self.wanted {
+            infos.push(
+                bindings::virtqueue_info {
+                    name: wanted.name.as_char_ptr(),
+                    callback: match wanted.callback {
+                        Callback::Enabled => Some(state.callback),
+                        Callback::Disabled => None,
+                    },
+                    ctx: false,
+                },
+                GFP_KERNEL,
+            )?;
+            vqs.push(core::ptr::null_mut(), GFP_KERNEL)?;
+            queues.push(wanted.queue, GFP_KERNEL)?;
+        }
+
+        // SAFETY: The device is being probed; both arrays have as many entries as said, and the core copies what it keeps but
+        // for the names, which are static.
+        to_result(unsafe {
+            bindings::virtio_find_vqs(
+                self.dev.as_raw(),
+                // CAST: A driver asks for few queues.
+                vqs.len() as u32,
+                vqs.as_mut_ptr(),
+                infos.as_mut_ptr(),
+                core::ptr::null_mut(),
+            )
+        })?;
+
+        // From here on the adapter deletes the queues.
+        *found = queues;
+        for (queue, vq) in found.iter().zip(&vqs) {
+            let vq = NonNull::new(*vq).ok_or(ENOENT)?;
+            // SAFETY: The core has just made `vq`; it lives until the adapter has called `detach()`.
+            unsafe { queue.attach(vq) };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/scatterlist.h>
+
+__rust_helper void rust_helper_sg_set_buf(struct scatterlist *sg, const void *buf,
+					  unsigned int buflen)
+{
+	sg_set_buf(sg, buf, buflen);
+}
