@@ -20,3 +20,11 @@
 #include <uapi/linux/virtio_ids.h>
 #include <uapi/linux/virtio_net.h>
 #include <uapi/linux/virtio_ring.h>
+
+/*
+ * `bindgen` does not evaluate macros that are expressions, but it does constants.
+ */
+const gfp_t RUST_CONST_HELPER_GFP_HIGHUSER_MOVABLE = GFP_HIGHUSER_MOVABLE;
+const gfp_t RUST_CONST_HELPER___GFP_NOMEMALLOC = __GFP_NOMEMALLOC;
+const gfp_t RUST_CONST_HELPER___GFP_NORETRY = __GFP_NORETRY;
+const gfp_t RUST_CONST_HELPER___GFP_RECLAIM = __GFP_RECLAIM;

@@ -11,7 +11,9 @@
 mod bindings;
 
 pub mod bottom_half;
+pub mod mm;
 pub mod virtio;
+pub mod workqueue;
 
 /// What the `kernel` crate's print macros put before a line of this crate.
 const __LOG_PREFIX: &[u8] = b"guest\0";

@@ -8,6 +8,8 @@
 
 #define __rust_helper
 
+#include "balloon.c"
 #include "bottom_half.c"
+#include "mm.c"
 #include "scatterlist.c"
 #include "virtio.c"

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/gfp.h>
+#include <linux/mm.h>
+#include <linux/vmstat.h>
+
+__rust_helper unsigned long rust_helper_alloc_pages_bulk(gfp_t gfp, unsigned long nr_pages,
+							 struct page **page_array)
+{
+	return alloc_pages_bulk(gfp, nr_pages, page_array);
+}
+
+__rust_helper unsigned long rust_helper_global_node_page_state(enum node_stat_item item)
+{
+	return global_node_page_state(item);
+}
+
+__rust_helper unsigned long rust_helper_page_to_pfn(const struct page *page)
+{
+	return page_to_pfn(page);
+}
+
+__rust_helper struct zone *rust_helper_page_zone(const struct page *page)
+{
+	return page_zone(page);
+}
+
+__rust_helper struct page *rust_helper_pfn_to_page(unsigned long pfn)
+{
+	return pfn_to_page(pfn);
+}
