@@ -28,7 +28,7 @@ pub trait Feature: Copy + 'static {
 
 /// Declares the enum of the feature bits that a driver implements.
 ///
-/// Each discriminant is the bit number of the specification.
+/// Each number is the bit's in the specification.
 ///
 /// # Examples
 ///
@@ -51,15 +51,15 @@ macro_rules! virtio_features {
     ) => {
         $(#[$attr])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(u32)]
-        $vis enum $name { $( $(#[$bit_attr])* $bit = $number ),* }
+        $vis enum $name { $( $(#[$bit_attr])* $bit ),* }
 
         impl $crate::virtio::Feature for $name {
             const TABLE: &'static [u32] = &[$( $number ),*];
 
             fn bit(self) -> u32 {
-                // CAST: The enum is `repr(u32)`.
-                self as u32
+                match self {
+                    $( Self::$bit => $number, )*
+                }
             }
         }
     };
