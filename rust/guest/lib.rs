@@ -11,7 +11,11 @@
 mod bindings;
 
 pub mod bottom_half;
+pub mod btf;
+pub mod completion;
+pub mod hw_random;
 pub mod mm;
+pub mod sched;
 pub mod virtio;
 pub mod workqueue;
 

@@ -12,4 +12,5 @@
 #include "bottom_half.c"
 #include "mm.c"
 #include "scatterlist.c"
+#include "sched.c"
 #include "virtio.c"

@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Run queues: what runs or waits to run on each CPU.
+//!
+//! `runqueues` is not exported and `struct rq` is private to the scheduler. The address follows from an exported per-CPU
+//! variable and the distance between both that BTF states; the members are found by name ([`layout`]). [`RunQueues::find`]
+//! believes neither before what it finds there has been compared with what is known otherwise.
+//!
+//! # Locking
+//!
+//! A run queue is read under its own lock (`rq->__lock`), which may be taken in any context but that of the scheduler. It is only
+//! tried for, so that this code never makes a CPU wait in a line for the lock of another. While it is held, interrupts are off;
+//! pointers are copied and reference counts raised, into memory that was allocated before. Nothing is printed, nothing is
+//! woken and no reference is dropped: each of these might need a lock of a run queue itself.
+//!
+//! [`layout`]: super::layout
+//!
+//! C header: `kernel/sched/sched.h`
+
+use super::{
+    check_task,
+    layout::{
+        RqLayout,
+        RT_PRIORITIES, //
+    },
+    Misfit,
+    TaskId, //
+};
+use crate::{
+    bindings,
+    btf::Vmlinux, //
+};
+
+use core::{
+    mem::{
+        offset_of,
+        size_of, //
+    },
+    ptr::addr_of,
+};
+
+use kernel::{
+    cpu::{
+        nr_cpu_ids,
+        CpuId, //
+    },
+    prelude::*,
+    processor::cpu_relax,
+    sync::aref::ARef,
+    task::Task, //
+};
+
+/// Most entries that one run queue is believed to have; a list that is longer is taken for damaged.
+pub const MAX_QUEUED: usize = 1 << 16;
+
+/// Attempts at a lock before the caller is given the choice to wait.
+const LOCK_ATTEMPTS: usize = 256;
+
+/// Where on a run queue a task was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// It was running.
+    Current,
+    /// In the list of fair tasks, of all groups; this has tasks that block but are dequeued later, too.
+    Fair,
+    /// In the list of its real-time priority.
+    Realtime,
+    /// In the tree of deadline tasks.
+    Deadline,
+    /// In the list of runnable tasks of sched_ext.
+    Ext,
+    /// It is the CPU's stopper.
+    Stop,
+}
+
+/// A task found on a run queue, with a reference to it.
+pub struct QueuedTask {
+    /// The task.
+    pub task: ARef<Task>,
+    /// The CPU whose run queue it was.
+    pub cpu: u32,
+    /// Where on the run queue.
+    pub queue: Queue,
+    /// It is the idle task of that CPU.
+    pub idle: bool,
+}
+
+/// Why a run queue was not copied, or not all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotCopied {
+    /// Its lock was taken each time it was tried for.
+    Busy,
+    /// There was no room for more tasks.
+    Full,
+    /// A list on it has more entries than [`MAX_QUEUED`].
+    TooLong,
+}
+
+/// The run queues of all CPUs.
+///
+/// # Invariants
+///
+/// For each possible CPU, a `struct rq` with the members that `layout` says lies where `layout` says.
+pub struct RunQueues {
+    layout: RqLayout,
+}
+
+// SAFETY: The run queues belong to the kernel; their parts are read under their own locks from any context.
+unsafe impl Send for RunQueues {}
+// SAFETY: As for `Send`.
+unsafe impl Sync for RunQueues {}
+
+impl RunQueues {
+    /// Finds the run queues of the running kernel.
+    ///
+    /// # Errors
+    ///
+    /// Says what of this kernel is not as the code needs it.
+    pub fn find() -> Result<Self, Misfit> {
+        let btf = Vmlinux::get().map_err(|_| Misfit::NoBtf)?;
+
+        check_task(&btf)?;
+
+        let layout = RqLayout::find(&btf, "kstat", size_of::<bindings::raw_spinlock_t>())?;
+        check_symbol(&layout)?;
+
+        // INVARIANT: The types are from the kernel's own BTF, and `check` compares what they lead to with what is known.
+        let this = RunQueues { layout };
+        this.check()?;
+        Ok(this)
+    }
+
+    /// Returns the run queue of `cpu`, or [`None`] if there can be no such CPU.
+    pub fn of(&self, cpu: CpuId) -> Option<RunQueue<'_>> {
+        // SAFETY: A number below `nr_cpu_ids` can be asked about.
+        if !unsafe { bindings::cpu_possible(cpu.as_u32()) } {
+            return None;
+        }
+
+        // SAFETY: The CPU is possible, so that it has an area of per-CPU variables.
+        let anchor: *const u8 = unsafe { bindings::kstat_cpu(cpu.into()) }.cast_const().cast();
+
+        // INVARIANT: By the invariants of `self`.
+        Some(RunQueue {
+            rq: anchor.wrapping_offset(self.layout.from_anchor),
+            layout: &self.layout,
+            cpu,
+        })
+    }
+
+    /// Returns the run queues of all possible CPUs, whether they are in use or not.
+    pub fn iter(&self) -> impl Iterator<Item = RunQueue<'_>> {
+        (0..nr_cpu_ids())
+            .filter_map(CpuId::from_u32)
+            .filter_map(|cpu| self.of(cpu))
+    }
+
+    /// Compares what lies at the address of each run queue with what must be there.
+    fn check(&self) -> Result<(), Misfit> {
+        for rq in self.iter() {
+            // SAFETY: Only read as an integer. If the address were wrong, it would still be within or near the per-CPU
+            // variables; the copy does not fault.
+            let cpu = unsafe { read_nofault::<i32>(rq.rq.wrapping_add(self.layout.cpu)) };
+            if cpu != Some(rq.cpu.into()) {
+                return Err(Misfit::Contents("number of a CPU"));
+            }
+
+            // SAFETY: As above.
+            let idle = unsafe { read_nofault::<usize>(rq.rq.wrapping_add(self.layout.idle)) };
+            let flags = idle.and_then(|idle| {
+                // SAFETY: As above.
+                unsafe { read_nofault::<u32>((idle + offset_of!(bindings::task_struct, flags)) as _) }
+            });
+            let pid = idle.and_then(|idle| {
+                // SAFETY: As above.
+                unsafe { read_nofault::<i32>((idle + offset_of!(bindings::task_struct, pid)) as _) }
+            });
+            if pid != Some(0) || flags.is_none_or(|flags| flags & bindings::PF_IDLE == 0) {
+                return Err(Misfit::Contents("idle task"));
+            }
+        }
+
+        // What runs here is this.
+        let current = Task::current_raw() as usize;
+        let seen = |_: &i32| {
+            self.iter().any(|rq| {
+                // SAFETY: As above.
+                let curr = unsafe { read_nofault(rq.rq.wrapping_add(self.layout.curr)) };
+                curr == Some(current)
+            })
+        };
+        // It may move while the CPUs are gone through, but not each time.
+        if !(0..100).any(|i| seen(&i)) {
+            return Err(Misfit::Contents("current task"));
+        }
+        Ok(())
+    }
+}
+
+/// The run queue of one CPU.
+///
+/// # Invariants
+///
+/// `rq` points to the `struct rq` of `cpu`, laid out as `layout` says.
+pub struct RunQueue<'a> {
+    rq: *const u8,
+    layout: &'a RqLayout,
+    cpu: CpuId,
+}
+
+impl RunQueue<'_> {
+    /// The CPU that the run queue is of.
+    pub fn cpu(&self) -> u32 {
+        self.cpu.as_u32()
+    }
+
+    /// Returns whether the CPU is in use at the moment.
+    pub fn is_online(&self) -> bool {
+        // SAFETY: A number below `nr_cpu_ids` can be asked about.
+        unsafe { bindings::cpu_online(self.cpu.as_u32()) }
+    }
+
+    /// Number of tasks that run or wait to run, at the moment.
+    pub fn nr_running(&self) -> usize {
+        let at = self.rq.wrapping_add(self.layout.nr_running).cast::<u32>();
+
+        // SAFETY: By the type invariants, this is a field of the run queue, which is always valid for reading.
+        unsafe { at.read_volatile() as usize }
+    }
+
+    /// Appends the tasks of the run queue to `tasks`, as far as there is room. On an error, those that were added are removed.
+    ///
+    /// `retries` is increased by the attempts at the lock that failed.
+    ///
+    /// # Errors
+    ///
+    /// See [`NotCopied`].
+    pub fn copy(
+        &self,
+        tasks: &mut KVVec<QueuedTask>,
+        retries: &mut u64,
+    ) -> Result<(), NotCopied> {
+        let before = tasks.len();
+        let guard = self.try_lock(retries).ok_or(NotCopied::Busy)?;
+        let mut copy = Copy {
+            cpu: self.cpu.as_u32(),
+            idle: guard.task(self.layout.idle),
+            tasks,
+            steps: MAX_QUEUED,
+        };
+        let ret = guard.copy(&mut copy);
+
+        drop(guard);
+        if ret.is_err() {
+            // References are dropped without the lock.
+            tasks.truncate(before);
+        }
+        ret
+    }
+
+    fn try_lock(&self, retries: &mut u64) -> Option<Locked<'_>> {
+        let lock = self.rq.wrapping_add(self.layout.lock).cast_mut().cast();
+        let mut flags = 0;
+
+        for _ in 0..LOCK_ATTEMPTS {
+            // SAFETY: By the type invariants, `lock` is the lock of the run queue.
+            if unsafe { bindings::raw_spin_trylock_irqsave(lock, &mut flags) } != 0 {
+                // INVARIANT: The lock was just taken, and `flags` set.
+                return Some(Locked { queue: self, flags });
+            }
+            *retries = retries.wrapping_add(1);
+            cpu_relax();
+        }
+        None
+    }
+}
+
+/// A run queue whose lock is held.
+///
+/// # Invariants
+///
+/// The lock of `queue` is held, and interrupts are off; `flags` is the state they were in before.
+struct Locked<'a> {
+    queue: &'a RunQueue<'a>,
+    flags: usize,
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let lock = self.queue.rq.wrapping_add(self.queue.layout.lock);
+
+        // SAFETY: By the type invariants, the lock is held, and `flags` is from taking it.
+        unsafe { bindings::raw_spin_unlock_irqrestore(lock.cast_mut().cast(), self.flags) };
+    }
+}
+
+impl Locked<'_> {
+    fn copy(&self, copy: &mut Copy<'_>) -> Result<(), NotCopied> {
+        let layout = self.queue.layout;
+
+        copy.add(self.task(layout.curr), Queue::Current)?;
+        copy.add(self.task(layout.stop), Queue::Stop)?;
+        self.list(
+            layout.cfs_tasks,
+            offset_of!(bindings::task_struct, se.group_node),
+            Queue::Fair,
+            copy,
+        )?;
+        self.realtime(copy)?;
+        self.deadline(copy)?;
+        #[cfg(CONFIG_SCHED_CLASS_EXT)]
+        if let Some(runnable) = layout.scx_runnable {
+            self.list(
+                runnable,
+                offset_of!(bindings::task_struct, scx.runnable_node),
+                Queue::Ext,
+                copy,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Copies the tasks of the list at offset `head`, linked by their member at offset `node`.
+    fn list(
+        &self,
+        head: usize,
+        node: usize,
+        queue: Queue,
+        copy: &mut Copy<'_>,
+    ) -> Result<(), NotCopied> {
+        let head: *const bindings::list_head = self.at(head).cast();
+        // SAFETY: By the type invariants, `head` is a list head of the run queue, and its lock is held.
+        let mut entry = unsafe { (*head).next }.cast_const();
+
+        while !core::ptr::eq(entry, head) {
+            copy.step()?;
+            copy.add(entry.cast::<u8>().wrapping_sub(node).cast(), queue)?;
+            // SAFETY: `entry` is linked into the list, whose links do not change while the lock is held.
+            entry = unsafe { (*entry).next };
+        }
+        Ok(())
+    }
+
+    /// Copies the tasks of the real-time priorities that the bitmap says are in use.
+    fn realtime(&self, copy: &mut Copy<'_>) -> Result<(), NotCopied> {
+        let bitmap: *const usize = self.at(self.queue.layout.rt_bitmap).cast();
+        let bits = usize::BITS as usize;
+
+        for prio in 0..RT_PRIORITIES {
+            // SAFETY: By the type invariants, `bitmap` has a bit for each priority.
+            let word = unsafe { bitmap.add(prio / bits).read() };
+
+            if word & (1 << (prio % bits)) != 0 {
+                self.list(
+                    self.queue.layout.rt_queue + prio * size_of::<bindings::list_head>(),
+                    offset_of!(bindings::task_struct, rt.run_list),
+                    Queue::Realtime,
+                    copy,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the tasks of the deadline tree, which has entries of servers for other classes too.
+    fn deadline(&self, copy: &mut Copy<'_>) -> Result<(), NotCopied> {
+        let leftmost: *const *const bindings::rb_node =
+            self.at(self.queue.layout.dl_leftmost).cast();
+        // SAFETY: By the type invariants, this is the pointer to the first node of the deadline tree.
+        let mut node = unsafe { leftmost.read() };
+
+        while !node.is_null() {
+            let entity = node
+                .cast::<u8>()
+                .wrapping_sub(offset_of!(bindings::sched_dl_entity, rb_node))
+                .cast::<bindings::sched_dl_entity>();
+
+            copy.step()?;
+            // SAFETY: All nodes of the tree are in deadline entities, valid while the lock is held.
+            if unsafe { (*entity).dl_server() } == 0 {
+                let task = entity
+                    .cast::<u8>()
+                    .wrapping_sub(offset_of!(bindings::task_struct, dl));
+                copy.add(task.cast(), Queue::Deadline)?;
+            }
+            // SAFETY: `node` is linked into the tree, which does not change while the lock is held.
+            node = unsafe { bindings::rb_next(node) };
+        }
+        Ok(())
+    }
+
+    /// Reads the pointer to a task at offset `at`.
+    fn task(&self, at: usize) -> *const bindings::task_struct {
+        // SAFETY: Each offset that this is called with is that of a pointer to a task, by the type invariants.
+        unsafe { self.at(at).cast::<*const bindings::task_struct>().read_volatile() }
+    }
+
+    fn at(&self, offset: usize) -> *const u8 {
+        self.queue.rq.wrapping_add(offset)
+    }
+}
+
+/// A copy in the making.
+struct Copy<'a> {
+    cpu: u32,
+    idle: *const bindings::task_struct,
+    tasks: &'a mut KVVec<QueuedTask>,
+    steps: usize,
+}
+
+impl Copy<'_> {
+    /// Counts one entry of a list.
+    fn step(&mut self) -> Result<(), NotCopied> {
+        self.steps = self.steps.checked_sub(1).ok_or(NotCopied::TooLong)?;
+        Ok(())
+    }
+
+    /// Adds a task that the run queue points to. Called with its lock held.
+    fn add(&mut self, task: *const bindings::task_struct, queue: Queue) -> Result<(), NotCopied> {
+        if task.is_null() {
+            // A CPU that was never started has no stopper.
+            return Ok(());
+        }
+        if self.tasks.len() == self.tasks.capacity() {
+            return Err(NotCopied::Full);
+        }
+
+        // SAFETY: A task that a run queue points to or has queued is valid while the lock is held: its last reference is not
+        // dropped before it is switched away from and dequeued for the last time. `Task` is a transparent wrapper.
+        let task: &Task = unsafe { &*task.cast() };
+
+        let entry = QueuedTask {
+            task: task.into(),
+            cpu: self.cpu,
+            queue,
+            idle: core::ptr::eq(task.as_ptr(), self.idle),
+        };
+        self.tasks
+            .push_within_capacity(entry)
+            .map_err(|_| NotCopied::Full)
+    }
+}
+
+impl QueuedTask {
+    /// Identity of the task.
+    pub fn id(&self) -> TaskId {
+        super::TaskExt::id(&*self.task)
+    }
+}
+
+/// Checks that the kernel's own table of symbols agrees about the address of `runqueues`, if it has that symbol.
+fn check_symbol(layout: &RqLayout) -> Result<(), Misfit> {
+    let address = (addr_of!(bindings::kstat) as usize).wrapping_add_signed(layout.from_anchor);
+    // `KSYM_SYMBOL_LEN` is the length of a name and some numbers.
+    let mut buf = [0_u8; 2 * bindings::KSYM_NAME_LEN as usize];
+
+    // SAFETY: The buffer is longer than `KSYM_SYMBOL_LEN`, the most that the function writes.
+    unsafe { bindings::sprint_symbol(buf.as_mut_ptr().cast(), address) };
+
+    // Without a symbol, the address itself is printed.
+    if buf.starts_with(b"runqueues+0x0/") || buf.starts_with(b"0x") {
+        Ok(())
+    } else {
+        Err(Misfit::Contents("symbol at that address"))
+    }
+}
+
+/// Reads from an address that may not be valid.
+///
+/// # Safety
+///
+/// Any value must be valid for `T`.
+unsafe fn read_nofault<T: Copyable>(at: *const u8) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+
+    // SAFETY: `value` is valid for writing its size; the source may be any address.
+    let ret = unsafe {
+        bindings::copy_from_kernel_nofault(value.as_mut_ptr().cast(), at.cast(), size_of::<T>())
+    };
+    // SAFETY: All of it was written, and any value is valid by the safety requirements.
+    (ret == 0).then(|| unsafe { value.assume_init() })
+}
+
+use core::marker::Copy as Copyable;
