@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/sys/kernel/debug/virtio_balloon_rust/`: what the driver is doing. Amounts are in pages of 4 KiB.
+
+use crate::resize::{
+    Resizer,
+    State, //
+};
+use kernel::{
+    debugfs::{
+        Scope,
+        ScopedDir, //
+    },
+    fmt,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+/// Makes the directory. It lives as long as the value.
+pub(crate) fn directory(resizer: Arc<Resizer>) -> impl PinInit<Scope<Arc<Resizer>>, Error> {
+    Scope::dir(Ok::<_, Error>(resizer), c"virtio_balloon_rust", files)
+}
+
+fn files<'data>(resizer: &'data Arc<Resizer>, dir: &ScopedDir<'data, '_>) {
+    type Owner = Arc<Resizer>;
+
+    dir.read_callback_file(c"target", resizer, &|r: &Owner, f| line(f, &r.view().target));
+    dir.read_callback_file(c"actual", resizer, &|r: &Owner, f| line(f, &r.view().actual));
+    dir.read_callback_file(c"inflating", resizer, &|r: &Owner, f| {
+        line(f, &r.view().inflating)
+    });
+    dir.read_callback_file(c"deflating", resizer, &|r: &Owner, f| {
+        line(f, &r.view().deflating)
+    });
+    dir.read_callback_file(c"shortages", resizer, &|r: &Owner, f| {
+        line(f, &r.view().shortages)
+    });
+    dir.read_callback_file(c"state", resizer, &|r: &Owner, f| {
+        writeln!(f, "{}", name(r.view().state.load(Relaxed)))
+    });
+}
+
+fn line(f: &mut fmt::Formatter<'_>, value: &Atomic<u32>) -> fmt::Result {
+    writeln!(f, "{}", value.load(Relaxed))
+}
+
+fn name(state: u32) -> &'static str {
+    const NAMES: [(State, &str); 6] = [
+        (State::Resting, "resting"),
+        (State::Inflating, "inflating"),
+        (State::Deflating, "deflating"),
+        (State::Waiting, "waiting for the host"),
+        (State::BackingOff, "backing off: no memory to spare"),
+        (State::Broken, "broken: the host cannot be told anything"),
+    ];
+
+    NAMES
+        .iter()
+        .find(|(known, _)| *known as u32 == state)
+        .map_or("unknown", |(_, name)| name)
+}

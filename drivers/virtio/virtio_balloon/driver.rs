@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver's side of the virtio bus.
+
+use crate::{
+    debugfs,
+    resize::Resizer,
+    stats::Stats,
+    target::Release, //
+};
+use core::pin::Pin;
+use guest::{
+    virtio::{
+        self,
+        Callback,
+        Features,
+        Interrupt, //
+    },
+    workqueue::OwnedQueue, //
+};
+use kernel::{
+    debugfs::Scope,
+    device::{
+        Bound,
+        Core, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+guest::virtio_features! {
+    /// Feature bits that the driver knows.
+    pub(crate) enum Feature {
+        /// Pages may be used again only when the device has answered that it knows.
+        MustTellHost = 0,
+        /// The device asks for statistics.
+        StatsQueue = 1,
+        /// Listed to be given up, see [`Driver::validate`].
+        IndirectDescriptors = 28,
+        /// Listed to be given up, see [`Driver::validate`].
+        AccessPlatform = 33,
+    }
+}
+
+guest::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::id::BALLOON)]);
+
+/// The numbers of the queues.
+const INFLATE: u32 = 0;
+const DEFLATE: u32 = 1;
+const STATS: u32 = 2;
+
+/// Implementation of the virtio driver.
+pub(crate) struct Driver;
+
+/// What the driver keeps per device.
+#[pin_data]
+pub(crate) struct Data {
+    #[pin]
+    debugfs: Scope<Arc<Resizer>>,
+    resizer: Arc<Resizer>,
+    stats: Option<Arc<Stats>>,
+}
+
+impl virtio::Driver for Driver {
+    type Feature = Feature;
+    type Data<'bound> = Data;
+
+    const ID_TABLE: virtio::IdTable = &ID_TABLE;
+
+    /// Gives up two features of the transport, as the C driver does.
+    ///
+    /// With access by platform rules the device could not reach the pages at all: the protocol names them by guest physical
+    /// addresses, which an IOMMU would not translate. Without it the host sees exactly the frame numbers in the balloon and
+    /// the statistics. Indirect descriptors are of no use for buffers of one segment.
+    fn validate(
+        _dev: &virtio::Device<Core<'_>>,
+        features: &mut Features<Feature>,
+    ) -> Result {
+        features.remove(Feature::IndirectDescriptors);
+        features.remove(Feature::AccessPlatform);
+        Ok(())
+    }
+
+    fn probe<'bound>(
+        dev: &'bound virtio::Device<Core<'_>>,
+        features: Features<Feature>,
+    ) -> impl PinInit<Data, Error> + 'bound {
+        pin_init::pin_init_scope(move || {
+            let mut queues = dev.virtqueues();
+            let inflate = queues.add(c"inflate", Callback::Enabled, 1)?;
+            let deflate = queues.add(c"deflate", Callback::Enabled, 1)?;
+            let stats = if features.contains(Feature::StatsQueue) {
+                Some(queues.add(c"stats", Callback::Enabled, 1)?)
+            } else {
+                None
+            };
+            queues.find()?;
+
+            let release = if features.contains(Feature::MustTellHost) {
+                Release::Answered
+            } else {
+                Release::Told
+            };
+            let work = Arc::new(OwnedQueue::new(c"virtio_balloon_rust")?, GFP_KERNEL)?;
+            let resizer = Resizer::new(dev.into(), inflate, deflate, release, work.clone())?;
+            let stats = stats.map(|queue| Stats::new(queue, work)).transpose()?;
+
+            Ok(try_pin_init!(Data {
+                debugfs <- debugfs::directory(resizer.clone()),
+                resizer,
+                stats,
+            }))
+        })
+    }
+
+    fn init<'bound>(_dev: &'bound virtio::Device<Core<'_>>, data: Pin<&'bound Data>) -> Result {
+        if let Some(stats) = &data.stats {
+            stats.prime();
+        }
+        data.resizer.target_changed();
+        Ok(())
+    }
+
+    fn vq_callback(data: Pin<&Data>, vq: &Interrupt<'_>) {
+        vq.disable_cb();
+        match vq.index() {
+            INFLATE | DEFLATE => data.resizer.step_soon(),
+            STATS => data.stats.iter().for_each(Stats::answer_soon),
+            _ => {}
+        }
+    }
+
+    fn config_changed(_dev: &virtio::Device<Bound>, data: Pin<&Data>) {
+        data.resizer.target_changed();
+    }
+
+    fn unbind<'bound>(_dev: &'bound virtio::Device<Core<'_>>, data: Pin<&Data>) {
+        data.stats.iter().for_each(Stats::stop);
+        data.resizer.drain();
+        data.resizer.stop();
+    }
+
+    fn shutdown(_dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) {
+        data.stats.iter().for_each(Stats::stop);
+        data.resizer.stop();
+    }
+}
