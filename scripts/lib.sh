@@ -6,9 +6,10 @@ top=$(cd "$(dirname "$0")/.." && pwd -P)
 : "${TENON_START:=$(date +%s)}"
 export TENON_START
 
-# The kernel series all of this is for: a new series is a new line in the
-# table of kernels, not a matter of bumping a number.
-series=7.3
+# The kernel series all of this is for, and the Debian release whose compilers
+# and backports it comes from.
+# shellcheck disable=SC2034 # For the scripts.
+series=7.3 suite=trixie
 
 say() { printf 'tenon: %s\n' "$*" >&2; }
 
@@ -74,4 +75,69 @@ die_log() {
 		die "$1: this machine does not know the mirror's key: apt-get install --only-upgrade debian-archive-keyring (log: $2)"
 	fi
 	die "$1: $(grep -m1 -iE '^(E|error|fatal)[: ]|error:' "$2" | cut -c1-200) (log: $2)"
+}
+
+# The base addresses of the Debian archives that this machine's apt knows.
+mirrors() {
+	if [ -n "${DEBIAN_MIRROR:-}" ]; then
+		echo "$DEBIAN_MIRROR"
+		return
+	fi
+	have apt-get || return 0
+	# shellcheck disable=SC2016 # apt's own variables.
+	apt-get indextargets --format '$(COMPONENT) $(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
+		awk '$1 == "main" && $2 !~ /security/ && !seen[$3]++ { print $3 }' |
+		while read -r _uri; do
+			case $_uri in
+			mirror+file:*) # A file with one mirror in a line.
+				_f=/$(echo "${_uri#*:}" | sed 's#^/*##; s#/$##')
+				sed -n 's#^\([a-z+]*://[^[:space:]]*\).*#\1#p' "$_f" 2>/dev/null || : ;;
+			*) echo "$_uri" ;;
+			esac
+		done
+}
+
+# Sets $mirror to the first that has what is needed, and $aptconf to a file
+# with how this machine's apt reaches the network.
+find_mirror() {
+	aptconf=$cache/apt.conf
+	apt-config dump 2>/dev/null |
+		grep -E '^Acquire::((http|https|ftp)::|Check-|Retries|ForceIPv)' |
+		grep -vi 'auto-detect' >"$aptconf" || :
+	_all=$(mirrors)
+	[ -n "$_all" ] || die "apt knows no Debian mirror here: set DEBIAN_MIRROR=URL, the directory that holds dists/"
+	: >"$1"
+	for mirror in $_all; do
+		mirror=${mirror%/}
+		_got=y
+		for _s in "$suite" "$suite-backports"; do
+			fetch "$mirror/dists/$_s/InRelease" "$cache/InRelease" >>"$1" 2>&1 || _got=
+		done
+		rm -f "$cache/InRelease"
+		[ -z "$_got" ] || return 0
+	done
+	die "no answer with $suite and $suite-backports from $(echo "$_all" | paste -sd' '): check the network, or set DEBIAN_MIRROR=URL (log: $1)"
+}
+
+# Gets URL into FILE the way apt does, where there is an apt.
+fetch() {
+	rm -f "$2"
+	if [ -x /usr/lib/apt/apt-helper ]; then
+		APT_CONFIG=$aptconf /usr/lib/apt/apt-helper -o Acquire::Retries=1 -o Acquire::http::Timeout=20 \
+			-o Acquire::https::Timeout=20 download-file "$1" "$2"
+	elif have curl; then
+		curl -fsSL --connect-timeout 20 -o "$2" "$1"
+	else
+		wget -q -T 20 -t 2 -O "$2" "$1"
+	fi
+}
+
+# Exports what scripts/vars prints.
+load_vars() { # [--running]
+	_vars=$("$top/scripts/vars" ${1:+"$1"}) || exit 1
+	while IFS='=' read -r _k _v; do
+		export "$_k=$_v"
+	done <<-EOT
+	$_vars
+	EOT
 }
