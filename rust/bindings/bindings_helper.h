@@ -11,15 +11,19 @@
 #include <linux/oom.h>
 #include <linux/page_reporting.h>
 #include <linux/skbuff.h>
+#include <linux/u64_stats_sync.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <linux/vmstat.h>
+#include <net/page_pool/helpers.h>
 
 #include <uapi/linux/virtio_balloon.h>
 #include <uapi/linux/virtio_ids.h>
 #include <uapi/linux/virtio_net.h>
 #include <uapi/linux/virtio_ring.h>
+
+#include "../trace/emit.h"
 
 /*
  * `bindgen` does not evaluate macros that are expressions, but it does constants.
@@ -28,3 +32,5 @@ const gfp_t RUST_CONST_HELPER_GFP_HIGHUSER_MOVABLE = GFP_HIGHUSER_MOVABLE;
 const gfp_t RUST_CONST_HELPER___GFP_NOMEMALLOC = __GFP_NOMEMALLOC;
 const gfp_t RUST_CONST_HELPER___GFP_NORETRY = __GFP_NORETRY;
 const gfp_t RUST_CONST_HELPER___GFP_RECLAIM = __GFP_RECLAIM;
+const u32 RUST_CONST_HELPER_L1_CACHE_BYTES = L1_CACHE_BYTES;
+const u32 RUST_CONST_HELPER_SKB_SHINFO_SIZE = SKB_DATA_ALIGN(sizeof(struct skb_shared_info));

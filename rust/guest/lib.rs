@@ -12,10 +12,13 @@ mod bindings;
 
 pub mod bottom_half;
 pub mod btf;
+pub mod chardev;
 pub mod completion;
 pub mod hw_random;
 pub mod mm;
+pub mod param;
 pub mod sched;
+pub mod trace;
 pub mod virtio;
 pub mod workqueue;
 

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Trace events.
+//!
+//! `declare_trace!` of the `kernel` crate knows only the events of the kernel itself. Those of a module here are defined in C, in
+//! `rust/trace/`, together with a function for each that emits it; the functions of this module call those. They are inlined, as
+//! each event is a part of only the module that uses it.
+
+use crate::bindings;
+
+use kernel::prelude::*;
+
+/// Events of `guest_integrity`.
+pub mod guest_integrity {
+    use super::*;
+
+    /// A task that one view has and another lacks; `comm` is free of spaces.
+    #[inline(always)]
+    pub fn finding(pid: i32, tgid: i32, comm: &CStr, cpu: u32, view: &CStr, reason: &CStr) {
+        // SAFETY: The strings are valid during the call; the event copies them.
+        unsafe {
+            bindings::guest_trace_integrity_finding(
+                pid,
+                tgid,
+                comm.as_char_ptr(),
+                cpu,
+                view.as_char_ptr(),
+                reason.as_char_ptr(),
+            )
+        }
+    }
+
+    /// A scan is done.
+    #[inline(always)]
+    pub fn scan(
+        scan: u64,
+        duration_ns: u64,
+        queued: u32,
+        listed: u32,
+        findings: u32,
+        complete: bool,
+    ) {
+        // SAFETY: No requirements.
+        unsafe {
+            bindings::guest_trace_integrity_scan(
+                scan,
+                duration_ns,
+                queued,
+                listed,
+                findings,
+                complete,
+            )
+        }
+    }
+}
