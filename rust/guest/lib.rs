@@ -18,6 +18,7 @@ pub mod hw_random;
 pub mod mm;
 pub mod param;
 pub mod sched;
+pub mod time;
 pub mod trace;
 pub mod virtio;
 pub mod workqueue;

@@ -404,7 +404,7 @@ impl<P: Param + 'static> Ops<P> {
                 let name = unsafe { CStr::from_char_ptr((*desc).name) };
                 // SAFETY: As above; a parameter of a module has a module, whose name is a string within it.
                 let module = unsafe { &(*(*desc).mod_).name };
-                refuse(module, name, value, &Expected(param));
+                refuse(module, name, BStr::from_bytes(value.trim_ascii()), &Expected(param));
                 err.to_errno()
             }
         }

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finds tasks that run although the kernel's lists do not have them, while the guest runs.
+//!
+//! A rootkit that changes the kernel's data can take a task off the lists by which tasks are found, but not off the run queues, or
+//! it would not run. From time to time, and when asked, the run queues are compared with the lists. Nothing is stopped for that,
+//! and nothing honest is reported: see `decide`.
+//!
+//! - `collect`: takes the views.
+//! - `decide`: the rule, on recorded views.
+//! - `scan`: when views are taken, and by whom; the second look at whom the first one suspects.
+//! - `report`: where findings go; `record`: their text.
+//! - `params`, `debugfs`, `driver`: what users see, and the module itself.
+//!
+//! # Limitations
+//!
+//! - A task that sleeps is on no run queue: it is found when it runs.
+//! - Tasks of a throttled control group are on no run queue either, until the group may run again.
+//! - Only tasks that are missing from the list of processes or from the threads of theirs are found.
+//!
+//! `Documentation/admin-guide/guest-integrity.md` says how to use it.
+
+#![deny(unsafe_code)]
+
+mod collect;
+mod debugfs;
+mod decide;
+mod driver;
+mod params;
+mod record;
+mod report;
+mod scan;
+
+use kernel::prelude::module;
+
+module! {
+    type: driver::Checker,
+    name: "guest_integrity",
+    authors: ["The Tenon developers"],
+    description: "Finds tasks that run although the kernel's lists do not have them",
+    license: "GPL",
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Text of what is reported: `key=value` pairs in one line, of a bounded length.
+//!
+//! The name of a task is chosen by the task. It is escaped so that it is one value, whatever it holds: no name can look like
+//! another pair, another record or the end of a line.
+//!
+//! The file imports only `core`; the host tests run it.
+
+use core::fmt::{
+    self,
+    Write, //
+};
+
+/// Length of the longest line, which holds a name of 15 bytes that are all escaped.
+pub(crate) const LINE_LEN: usize = 256;
+
+/// Length of the longest escaped name, with a NUL.
+pub(crate) const COMM_LEN: usize = 64;
+
+/// A name as a value: bytes that are not visible ASCII, and those with a meaning in records, are written as `\xNN`.
+pub(crate) struct Comm<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Comm<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.iter().take_while(|&&byte| byte != 0).take(15);
+
+        for &byte in name {
+            match byte {
+                b'=' | b'"' | b'\'' | b'\\' => write!(f, "\\x{byte:02x}")?,
+                0x21..=0x7e => f.write_char(byte.into())?,
+                _ => write!(f, "\\x{byte:02x}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text of at most `N` bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Line<N> {
+    pub(crate) const EMPTY: Self = Line {
+        bytes: [0; N],
+        len: 0,
+    };
+
+    /// Writes `args`, as far as there is room.
+    pub(crate) fn of(args: fmt::Arguments<'_>) -> Self {
+        let mut line = Self::EMPTY;
+
+        // What does not fit is cut off, which the length of a line is chosen to exclude.
+        let _ = line.write_fmt(args);
+        line
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> Write for Line<N> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        let len = s.len().min(room.len());
+
+        for (to, from) in room.iter_mut().zip(s.bytes()) {
+            *to = from;
+        }
+        self.len += len;
+        if len == s.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
+    }
+}
+
+/// What is reported of a task, behind the number of the record.
+pub(crate) struct Finding<'a> {
+    pub(crate) pid: i32,
+    pub(crate) tgid: i32,
+    pub(crate) comm: &'a [u8],
+    pub(crate) cpu: u32,
+    pub(crate) view: &'a str,
+    pub(crate) reason: &'a str,
+}
+
+impl fmt::Display for Finding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "pid={} tgid={} comm={} cpu={} view={} reason={}",
+            self.pid,
+            self.tgid,
+            Comm(self.comm),
+            self.cpu,
+            self.view,
+            self.reason
+        )
+    }
+}
+
+/// Lets a bounded number of messages through in each period, and counts the others.
+pub(crate) struct Limiter {
+    since_ns: u64,
+    passed: u32,
+    held: u64,
+}
+
+impl Limiter {
+    /// Messages in one period.
+    pub(crate) const BURST: u32 = 10;
+    /// Length of a period.
+    pub(crate) const PERIOD_NS: u64 = 5_000_000_000;
+
+    pub(crate) const fn new() -> Self {
+        Limiter {
+            since_ns: 0,
+            passed: 0,
+            held: 0,
+        }
+    }
+
+    /// Asks whether a message may go out at `now_ns`; if so, with the number that were held back since the last one.
+    pub(crate) fn pass(&mut self, now_ns: u64) -> Option<u64> {
+        if now_ns.wrapping_sub(self.since_ns) >= Self::PERIOD_NS {
+            self.since_ns = now_ns;
+            self.passed = 0;
+        }
+        if self.passed == Self::BURST {
+            self.held = self.held.saturating_add(1);
+            return None;
+        }
+        self.passed += 1;
+        Some(core::mem::take(&mut self.held))
+    }
+}

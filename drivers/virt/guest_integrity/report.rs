@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where findings go: the kernel's log, a trace event, and `/dev/guest_integrity`.
+//!
+//! A hidden task is reported when it is first seen, not again each second: it is remembered, with a reference, until it has
+//! exited or is back on the lists. How often it was seen since shows in the counters.
+
+use crate::{
+    decide::Unlisted,
+    record::{
+        Comm,
+        Finding,
+        Limiter,
+        Line,
+        COMM_LEN,
+        LINE_LEN, //
+    },
+};
+
+use guest::{
+    chardev::{
+        is_nonblocking,
+        CharDevice,
+        Events, //
+    },
+    sched::{
+        rq::QueuedTask,
+        TaskExt, //
+    },
+    time::ktime_get_ns, //
+};
+
+use kernel::{
+    fmt,
+    fs::File,
+    new_mutex,
+    new_poll_condvar,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        poll::{
+            PollCondVar,
+            PollTable, //
+        },
+        Arc,
+        Mutex, //
+    },
+    task::Task,
+    uaccess::UserSliceWriter,
+};
+
+/// The view that findings come from.
+const VIEW: &CStr = c"runqueue";
+
+/// Records that are kept for readers that are slow or not there yet.
+const RECORDS: u64 = 256;
+
+/// Most that is copied to a reader at once.
+const CHUNK: usize = 16 * LINE_LEN;
+
+impl Unlisted {
+    fn reason(self) -> &'static CStr {
+        match self {
+            Unlisted::Process => c"process_unlisted",
+            Unlisted::Thread => c"thread_unlisted",
+        }
+    }
+}
+
+/// A task that was seen, and where.
+pub(crate) struct Sighting<'a> {
+    pub(crate) task: &'a Task,
+    pub(crate) cpu: u32,
+    /// It was reported before.
+    pub(crate) known: bool,
+}
+
+/// The tasks that are known to be hidden.
+pub(crate) struct Hidden(KVVec<(ARef<Task>, u32)>);
+
+impl Hidden {
+    pub(crate) fn new() -> Self {
+        Hidden(KVVec::new())
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        // CAST: As many as there can be tasks.
+        self.0.len() as u32
+    }
+
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.0.iter().map(|(task, _)| &**task)
+    }
+
+    pub(crate) fn get(&self, i: u32) -> Option<Sighting<'_>> {
+        self.0.get(i as usize).map(|(task, cpu)| Sighting {
+            task,
+            cpu: *cpu,
+            known: true,
+        })
+    }
+
+    /// Keeps those whose place `f` holds for.
+    pub(crate) fn keep(&mut self, f: impl Fn(u32) -> bool) {
+        let mut i = 0;
+
+        self.0.retain(|_| {
+            i += 1;
+            f(i - 1)
+        });
+    }
+
+    pub(crate) fn add(&mut self, queued: &QueuedTask) -> Result<(), kernel::alloc::AllocError> {
+        self.0.push((queued.task.clone(), queued.cpu), GFP_KERNEL)
+    }
+}
+
+/// The records, numbered from 1, of which the last few are kept.
+struct Records {
+    lines: KVVec<Line<LINE_LEN>>,
+    next: u64,
+    limiter: Limiter,
+}
+
+impl Records {
+    /// Number of the oldest record that is kept.
+    fn first(&self) -> u64 {
+        self.next.saturating_sub(RECORDS).max(1)
+    }
+
+    /// Adds the record that `line` makes of its number.
+    fn add(&mut self, line: impl FnOnce(u64) -> Line<LINE_LEN>) {
+        let seq = self.next;
+
+        if let Some(slot) = self.lines.get_mut((seq % RECORDS) as usize) {
+            *slot = line(seq);
+            self.next += 1;
+        }
+    }
+
+    /// Appends whole lines from record `from` on to `text`, as far as there is room, and returns the number of the next one.
+    ///
+    /// Records that are gone are replaced by one line that has the number of the first of them and says how many they are.
+    fn copy(&self, mut from: u64, text: &mut Text) -> u64 {
+        if from < self.first() {
+            let lost = self.first() - from;
+            let line = Line::<LINE_LEN>::of(::core::format_args!(
+                "seq={from} type=lost count={lost}\n"
+            ));
+            if !text.add(line.as_bytes()) {
+                return from;
+            }
+            from = self.first();
+        }
+        while from < self.next {
+            let Some(line) = self.lines.get((from % RECORDS) as usize) else {
+                break;
+            };
+            if !text.add(line.as_bytes()) {
+                break;
+            }
+            from += 1;
+        }
+        from
+    }
+}
+
+/// Text on its way to a reader.
+struct Text {
+    bytes: KVec<u8>,
+    room: usize,
+}
+
+impl Text {
+    fn add(&mut self, line: &[u8]) -> bool {
+        if line.len() > self.room || self.bytes.extend_from_slice(line, GFP_KERNEL).is_err() {
+            return false;
+        }
+        self.room -= line.len();
+        true
+    }
+}
+
+/// Takes findings.
+#[pin_data]
+pub(crate) struct Log {
+    #[pin]
+    records: Mutex<Records>,
+    #[pin]
+    added: PollCondVar,
+}
+
+impl Log {
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            records <- new_mutex!(Records {
+                lines: KVVec::from_elem(Line::EMPTY, RECORDS as usize, GFP_KERNEL)?,
+                next: 1,
+                limiter: Limiter::new(),
+            }),
+            added <- new_poll_condvar!(),
+        })
+    }
+
+    /// Reports a hidden task.
+    pub(crate) fn finding(&self, sighting: &Sighting<'_>, unlisted: Unlisted) {
+        let task = sighting.task;
+        let comm = task.comm();
+        let finding = Finding {
+            pid: task.pid(),
+            tgid: task.tgid(),
+            comm: &comm,
+            cpu: sighting.cpu,
+            view: VIEW.to_str().unwrap_or_default(),
+            reason: unlisted.reason().to_str().unwrap_or_default(),
+        };
+        let now = ktime_get_ns();
+
+        let mut records = self.records.lock();
+        if let Some(held) = records.limiter.pass(now) {
+            pr_crit!("finding {}\n", finding);
+            if held != 0 {
+                pr_crit!("{} more messages were held back before\n", held);
+            }
+        }
+        records.add(|seq| {
+            Line::of(::core::format_args!(
+                "seq={seq} time_ns={now} type=finding {finding}\n"
+            ))
+        });
+        drop(records);
+        self.added.notify_all();
+
+        // The name has at most `COMM_LEN` characters with its NUL, which the line is then followed by.
+        let comm = Line::<COMM_LEN>::of(::core::format_args!("{}\0", Comm(&comm)));
+        if let Ok(comm) = CStr::from_bytes_with_nul(comm.as_bytes()) {
+            guest::trace::guest_integrity::finding(
+                finding.pid,
+                finding.tgid,
+                comm,
+                finding.cpu,
+                VIEW,
+                unlisted.reason(),
+            );
+        }
+    }
+
+    /// Reports that a list does not end, so that nobody can be said to be missing from it.
+    pub(crate) fn endless(&self, scan: u64) {
+        let mut records = self.records.lock();
+
+        if records.limiter.pass(ktime_get_ns()).is_some() {
+            pr_crit!("a list of tasks leads back into itself: scan {} says nothing\n", scan);
+        }
+    }
+}
+
+impl fmt::Display for Finding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ::core::fmt::Display::fmt(self, f)
+    }
+}
+
+/// An open file of `/dev/guest_integrity`: reads records from the oldest that is kept, each once.
+pub(crate) struct Reader {
+    log: Arc<Log>,
+    /// Number of the record to read next; changed with the records locked.
+    next: Atomic<u64>,
+}
+
+#[vtable]
+impl CharDevice for Reader {
+    type Shared = Log;
+
+    fn open(log: Arc<Log>) -> Result<Self> {
+        let first = log.records.lock().first();
+
+        Ok(Reader {
+            log,
+            next: Atomic::new(first),
+        })
+    }
+
+    fn read(&self, file: &File, to: &mut UserSliceWriter) -> Result<usize> {
+        let mut records = self.log.records.lock();
+
+        while self.next.load(Relaxed) == records.next {
+            if is_nonblocking(file) {
+                return Err(EAGAIN);
+            }
+            if self.log.added.wait_interruptible(&mut records) {
+                return Err(ERESTARTSYS);
+            }
+        }
+
+        let mut text = Text {
+            bytes: KVec::new(),
+            room: to.len().min(CHUNK),
+        };
+        let next = records.copy(self.next.load(Relaxed), &mut text);
+        self.next.store(next, Relaxed);
+        // Copying to a reader may take as long as the reader likes.
+        drop(records);
+
+        if text.bytes.is_empty() {
+            // Not even one line has room.
+            return Err(EINVAL);
+        }
+        to.write_slice(&text.bytes)?;
+        Ok(text.bytes.len())
+    }
+
+    fn poll(&self, file: &File, table: &PollTable<'_>) -> Events {
+        table.register_wait(file, &self.log.added);
+
+        if self.next.load(Relaxed) == self.log.records.lock().next {
+            Events::NONE
+        } else {
+            Events::READABLE
+        }
+    }
+}
