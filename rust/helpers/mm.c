@@ -2,12 +2,18 @@
 
 #include <linux/gfp.h>
 #include <linux/mm.h>
+#include <linux/swap.h>
 #include <linux/vmstat.h>
 
 __rust_helper unsigned long rust_helper_alloc_pages_bulk(gfp_t gfp, unsigned long nr_pages,
 							 struct page **page_array)
 {
 	return alloc_pages_bulk(gfp, nr_pages, page_array);
+}
+
+__rust_helper long rust_helper_get_nr_swap_pages(void)
+{
+	return get_nr_swap_pages();
 }
 
 __rust_helper unsigned long rust_helper_global_node_page_state(enum node_stat_item item)

@@ -2,9 +2,9 @@
 
 //! `/sys/kernel/debug/virtio_balloon_rust/`: what the driver is doing. Amounts are in pages of 4 KiB.
 
-use crate::resize::{
-    Resizer,
-    State, //
+use crate::{
+    resize::Resizer,
+    view::State, //
 };
 use kernel::{
     debugfs::{
@@ -30,8 +30,12 @@ pub(crate) fn directory(resizer: Arc<Resizer>) -> impl PinInit<Scope<Arc<Resizer
 fn files<'data>(resizer: &'data Arc<Resizer>, dir: &ScopedDir<'data, '_>) {
     type Owner = Arc<Resizer>;
 
-    dir.read_callback_file(c"target", resizer, &|r: &Owner, f| line(f, &r.view().target));
-    dir.read_callback_file(c"actual", resizer, &|r: &Owner, f| line(f, &r.view().actual));
+    dir.read_callback_file(c"target", resizer, &|r: &Owner, f| {
+        line(f, &r.view().target)
+    });
+    dir.read_callback_file(c"actual", resizer, &|r: &Owner, f| {
+        line(f, &r.view().actual)
+    });
     dir.read_callback_file(c"inflating", resizer, &|r: &Owner, f| {
         line(f, &r.view().inflating)
     });

@@ -72,10 +72,7 @@ impl virtio::Driver for Driver {
     /// With access by platform rules the device could not reach the pages at all: the protocol names them by guest physical
     /// addresses, which an IOMMU would not translate. Without it the host sees exactly the frame numbers in the balloon and
     /// the statistics. Indirect descriptors are of no use for buffers of one segment.
-    fn validate(
-        _dev: &virtio::Device<Core<'_>>,
-        features: &mut Features<Feature>,
-    ) -> Result {
+    fn validate(_dev: &virtio::Device<Core<'_>>, features: &mut Features<Feature>) -> Result {
         features.remove(Feature::IndirectDescriptors);
         features.remove(Feature::AccessPlatform);
         Ok(())

@@ -131,7 +131,9 @@ impl Voice {
 
     /// Returns whether something may be said now, and takes it that it is.
     pub(crate) fn may_speak(&mut self, now: Moment) -> bool {
-        let may = self.last.is_none_or(|last| now.since(last) >= Self::INTERVAL);
+        let may = self
+            .last
+            .is_none_or(|last| now.since(last) >= Self::INTERVAL);
 
         if may {
             self.last = Some(now);

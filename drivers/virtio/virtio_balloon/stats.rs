@@ -114,9 +114,7 @@ impl Stats {
     /// The device has given the buffer back. Any context.
     pub(crate) fn answer_soon(self: &Arc<Self>) {
         // Queued already is as good.
-        let _ = self
-            .queue
-            .enqueue_delayed::<Arc<Self>, 0>(self.clone(), 0);
+        let _ = self.queue.enqueue_delayed::<Arc<Self>, 0>(self.clone(), 0);
     }
 
     /// Ends all activity.

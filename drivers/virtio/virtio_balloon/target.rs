@@ -13,6 +13,11 @@ impl Units {
     /// Nothing.
     pub(crate) const ZERO: Self = Self(0);
 
+    /// Returns as much of `bytes` as whole units can say.
+    pub(crate) fn from_bytes(bytes: u64) -> Self {
+        Self(u32::try_from(bytes / 4096).unwrap_or(u32::MAX))
+    }
+
     /// Returns the amount in MiB, rounded down.
     pub(crate) fn mib(self) -> u32 {
         self.0 / 256
@@ -24,6 +29,27 @@ impl Units {
 
     fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
+    }
+}
+
+/// What the guest keeps for itself, however much the device asks for.
+///
+/// The page allocator would go on down to its last reserves, where the guest's next page fault meets the OOM killer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reserve(Units);
+
+impl Reserve {
+    const LEAST: u32 = 16 * 256;
+    const MOST: u32 = 128 * 256;
+
+    /// Sets apart a 64th of the guest's memory, within limits.
+    pub(crate) fn of(total: Units) -> Self {
+        Self(Units((total.0 / 64).clamp(Self::LEAST, Self::MOST)))
+    }
+
+    /// Returns how much of what the guest has `available` can be had.
+    pub(crate) fn leaves(self, available: Units) -> Units {
+        available.minus(self.0)
     }
 }
 

@@ -26,6 +26,8 @@ mod resize;
 mod stats;
 mod tags;
 mod target;
+mod view;
+mod worker;
 
 guest::module_virtio_driver! {
     type: driver::Driver,

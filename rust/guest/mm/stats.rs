@@ -166,3 +166,11 @@ pub fn available() -> u64 {
 
     usize::try_from(pages).map_or(0, bytes)
 }
+
+/// Returns how much more can be swapped out, in bytes.
+pub fn swap_free() -> u64 {
+    // SAFETY: May be called in any context.
+    let pages = unsafe { bindings::get_nr_swap_pages() };
+
+    usize::try_from(pages).map_or(0, bytes)
+}

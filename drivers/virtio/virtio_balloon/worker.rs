@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The steps of the state machine: what is given to the device, taken back from it, and said to it.
+
+use crate::{
+    lane::Lane,
+    pace::{
+        BackOff,
+        Moment,
+        Told,
+        Voice, //
+    },
+    target::{
+        Books,
+        Release,
+        Reserve,
+        Step,
+        Units, //
+    },
+    view::{
+        State,
+        View, //
+    }, //
+};
+use guest::{
+    mm::{
+        balloon::{
+            Allocator,
+            Balloon,
+            Fresh,
+            PfnBuffer,
+            PfnList,
+            Removed,
+            MAX_PFNS,
+            PFNS_PER_PAGE, //
+        },
+        stats::{
+            available,
+            swap_free,
+            MemInfo, //
+        }, //
+    },
+    virtio::{
+        self,
+        config::Field,
+        Queue, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+/// What the device has.
+const ACTUAL: Field<u32> = Field::new(4);
+
+/// The most lists under way, both directions together.
+const MAX_IN_FLIGHT: u32 = 64;
+
+/// The most lists made in one run.
+const STEPS: usize = 32;
+
+/// What one list holds.
+const LIST: Units = Units(MAX_PFNS as u32);
+
+/// How soon to look again for pages that compaction is looking at, in milliseconds.
+const ISOLATED_PAUSE: u64 = 10;
+
+/// What the steps are about.
+pub(crate) struct Context<'a> {
+    pub(crate) balloon: &'a Balloon,
+    pub(crate) dev: &'a virtio::Device,
+    pub(crate) view: &'a View,
+}
+
+/// What only a run uses, one at a time.
+pub(crate) struct Worker {
+    pub(crate) books: Books,
+    inflate: Lane<Fresh>,
+    deflate: Lane<Removed>,
+    allocator: Allocator,
+    spare: KVec<PfnBuffer>,
+    /// Pages that must not be used before the device has answered, but of which it could not be told.
+    stranded: Option<PfnList<Removed>>,
+    release: Release,
+    reserve: Reserve,
+    pub(crate) back_off: BackOff,
+    told: Told,
+    voice: Voice,
+    state: State,
+    start: Instant<Monotonic>,
+}
+
+/// How a step went.
+pub(crate) enum Flow {
+    /// Go on.
+    Continue,
+    /// Go on when the device has answered.
+    Stop,
+    /// Go on after so many milliseconds.
+    Pause(u64),
+}
+
+impl Worker {
+    /// Makes a worker that has done nothing.
+    pub(crate) fn new(
+        inflate: Arc<Queue<PfnList<Fresh>>>,
+        deflate: Arc<Queue<PfnList<Removed>>>,
+        release: Release,
+    ) -> Result<Self> {
+        let inflate = Lane::new(inflate);
+        let deflate = Lane::new(deflate);
+
+        // No more than either ring has room for, so that a list is never refused for want of room.
+        let lists = MAX_IN_FLIGHT.min(inflate.size()).min(deflate.size()) as usize;
+        let mut spare = KVec::with_capacity(lists, GFP_KERNEL)?;
+        for _ in 0..lists {
+            spare.push(PfnBuffer::new()?, GFP_KERNEL)?;
+        }
+
+        Ok(Self {
+            // CAST: A page has at most a few dozen units.
+            books: Books::new(PFNS_PER_PAGE as u32, release),
+            inflate,
+            deflate,
+            allocator: Allocator::new()?,
+            spare,
+            stranded: None,
+            release,
+            reserve: Reserve::of(Units::from_bytes(MemInfo::now().total)),
+            back_off: BackOff::new(),
+            told: Told::new(),
+            voice: Voice::new(),
+            state: State::Resting,
+            start: Instant::now(),
+        })
+    }
+
+    /// Returns the time.
+    pub(crate) fn now(&self) -> Moment {
+        // CAST: Time does not run backwards.
+        Moment(self.start.elapsed().as_millis() as u64)
+    }
+
+    /// Returns what has not come back from the device.
+    pub(crate) fn left(&self) -> Units {
+        Units(
+            self.books
+                .actual()
+                .0
+                .saturating_add(self.books.inflating().0)
+                .saturating_add(self.books.deflating().0),
+        )
+    }
+
+    /// Takes in the device's answers. There are at most as many as lists under way.
+    pub(crate) fn collect(&mut self, balloon: &Balloon) {
+        while let Some(list) = self.inflate.answered() {
+            let amount = Units(list.pfns());
+            let (buffer, pages) = list.unload();
+            balloon.enqueue(pages);
+            self.books.inflate_answered(amount);
+            self.recycle(buffer);
+        }
+        while let Some(list) = self.deflate.answered() {
+            let amount = Units(list.pfns());
+            let (buffer, pages) = list.unload();
+            drop(pages);
+            self.books.deflate_answered(amount);
+            self.recycle(buffer);
+        }
+    }
+
+    fn recycle(&mut self, buffer: PfnBuffer) {
+        // There is room: all buffers come from here.
+        let _ = self.spare.push_within_capacity(buffer);
+    }
+
+    /// Takes steps towards the target.
+    pub(crate) fn resize(&mut self, context: &Context<'_>) -> Flow {
+        let mut flow = Flow::Continue;
+
+        for _ in 0..STEPS {
+            flow = match self.books.next(LIST) {
+                Step::Inflate(amount) => self.inflate(amount, context),
+                Step::Deflate(amount) => self.deflate(amount, context),
+                Step::Wait => self.stop(State::Waiting),
+                Step::Rest => self.stop(State::Resting),
+            };
+            if !matches!(flow, Flow::Continue) {
+                break;
+            }
+        }
+
+        self.inflate.flush();
+        self.deflate.flush();
+        flow
+    }
+
+    fn stop(&mut self, state: State) -> Flow {
+        self.state = state;
+        Flow::Stop
+    }
+
+    /// The device cannot be told anything any more.
+    fn give_up(&mut self, context: &Context<'_>) -> Flow {
+        if self.state != State::Broken && self.voice.may_speak(self.now()) {
+            dev_err!(
+                context.dev,
+                "a queue is out of use; the balloon stays at {} MiB until the driver is bound again\n",
+                self.books.actual().mib()
+            );
+        }
+        self.stop(State::Broken)
+    }
+
+    fn inflate(&mut self, amount: Units, context: &Context<'_>) -> Flow {
+        if let Some(ms) = self.back_off.pause(self.now()) {
+            self.state = State::BackingOff;
+            return Flow::Pause(ms);
+        }
+        if !self.inflate.is_usable() {
+            return self.give_up(context);
+        }
+        self.state = State::Inflating;
+        let Some(buffer) = self.spare.pop() else {
+            return Flow::Stop;
+        };
+
+        let spare = available().saturating_add(swap_free());
+        let spare = self.reserve.leaves(Units::from_bytes(spare));
+        let wanted = amount.0 as usize / PFNS_PER_PAGE;
+        let allowed = spare.min(amount).0 as usize / PFNS_PER_PAGE;
+
+        let pages = self.allocator.take(allowed);
+        let mut enough = pages.len() == wanted;
+
+        match buffer.load(pages) {
+            Ok(list) => {
+                let amount = Units(list.pfns());
+                if let Err(list) = self.inflate.tell(list) {
+                    self.recycle(list.unload().0);
+                    return self.give_up(context);
+                }
+                self.books.inflate_told(amount);
+            }
+            Err((buffer, _pages)) => {
+                self.recycle(buffer);
+                enough = false;
+            }
+        }
+
+        if enough {
+            self.back_off.succeeded();
+            Flow::Continue
+        } else {
+            self.run_short(context)
+        }
+    }
+
+    /// The guest has no memory to spare.
+    fn run_short(&mut self, context: &Context<'_>) -> Flow {
+        let now = self.now();
+
+        self.state = State::BackingOff;
+        self.back_off.failed(now);
+        context.view.shortages.add(1, Relaxed);
+        if self.voice.may_speak(now) {
+            dev_info!(
+                context.dev,
+                "the target of {} MiB is out of reach for now: the guest can spare {} MiB; trying again now and then\n",
+                self.books.target().mib(),
+                self.left().mib()
+            );
+        }
+        self.back_off.pause(now).map_or(Flow::Stop, Flow::Pause)
+    }
+
+    fn deflate(&mut self, amount: Units, context: &Context<'_>) -> Flow {
+        if !self.deflate.is_usable() {
+            return self.give_up(context);
+        }
+        self.state = State::Deflating;
+        let Some(buffer) = self.spare.pop() else {
+            return Flow::Stop;
+        };
+
+        let pages = context.balloon.dequeue(amount.0 as usize / PFNS_PER_PAGE);
+        let mut list = match buffer.load(pages) {
+            Ok(list) => list,
+            Err((buffer, _pages)) => {
+                // Nothing but no pages can be wrong: the device was told of these before.
+                self.recycle(buffer);
+                return Flow::Pause(ISOLATED_PAUSE);
+            }
+        };
+
+        let amount = Units(list.pfns());
+        self.books.deflate_told(amount);
+        let released = (self.release == Release::Told).then(|| list.take_pages());
+        let told = self.deflate.tell(list);
+        // The device can see them in its queue now: they may be used.
+        drop(released);
+
+        match told {
+            Ok(()) => Flow::Continue,
+            Err(list) if self.release == Release::Told => {
+                self.books.deflate_answered(amount);
+                self.recycle(list.unload().0);
+                self.give_up(context)
+            }
+            Err(list) => {
+                self.stranded = Some(list);
+                self.give_up(context)
+            }
+        }
+    }
+
+    /// Asks for the next interrupts. Returns `false` when there are answers already.
+    pub(crate) fn listen(&mut self) -> bool {
+        let inflate = self.inflate.listen();
+        let deflate = self.deflate.listen();
+
+        inflate && deflate
+    }
+
+    /// Returns whether `actual` will not change by itself soon.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        matches!(
+            self.state,
+            State::Resting | State::BackingOff | State::Broken
+        )
+    }
+
+    /// Tells the device how far the balloon is, if it is time. Returns in how many milliseconds it will be.
+    pub(crate) fn tell_actual(&mut self, dev: &virtio::Device, resting: bool) -> Option<u64> {
+        let now = self.now();
+        let actual = self.books.actual();
+
+        match self.told.due(actual, resting, now) {
+            Some(0) => {
+                dev.write(ACTUAL, actual.0);
+                self.told.told(actual, now);
+                None
+            }
+            due => due,
+        }
+    }
+
+    /// Shows where the machine is.
+    pub(crate) fn publish(&self, view: &View) {
+        view.target.store(self.books.target().0, Relaxed);
+        view.actual.store(self.books.actual().0, Relaxed);
+        view.inflating.store(self.books.inflating().0, Relaxed);
+        view.deflating.store(self.books.deflating().0, Relaxed);
+        view.state.store(self.state as u32, Relaxed);
+    }
+}
