@@ -301,6 +301,9 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
     ///
     /// A device that claims to have written more than it was lent has broken the queue: it is marked so, the buffer is
     /// dropped, and nothing more comes from this queue.
+    ///
+    /// Of a buffer that the device only reads there is no length to claim. Devices from before VirtIO 1.0 put anything there
+    /// (VirtIO 1.3, 2.7.8.1), so what they put is not looked at.
     #[inline]
     pub fn get_buf(&mut self) -> Option<Used<B>> {
         let mut len = 0;
@@ -310,8 +313,12 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
         // SAFETY: By the type invariant of `Inner`, `token` comes from `B::into_raw()`; the core returns it once.
         let buffer = unsafe { B::from_raw(token) };
 
-        if len > buffer.capacity() {
-            self.length_fault(len, buffer.capacity());
+        let capacity = buffer.capacity();
+        if capacity == 0 {
+            len = 0;
+        }
+        if len > capacity {
+            self.length_fault(len, capacity);
             return None;
         }
         Some(Used { buffer, len })
