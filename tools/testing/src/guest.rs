@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A running guest: QEMU, its monitor, and the agent inside.
+
+mod agent;
+mod archive;
+mod image;
+mod modules;
+mod qemu;
+
+pub use agent::Output;
+pub use image::Image;
+pub use qemu::Spec;
+
+use crate::{
+    env::Environment,
+    process::{
+        Group,
+        Process, //
+    }, //
+};
+use agent::Agent;
+use anyhow::{
+    bail,
+    ensure,
+    Context,
+    Result, //
+};
+use qapi::{
+    qmp::{
+        self,
+        QmpCommand, //
+    },
+    Qmp, //
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use tempfile::TempDir;
+
+/// How long a guest may take until its agent answers.
+const BOOT: Duration = Duration::from_secs(90);
+/// How long a command in a guest may take when the test does not say.
+const COMMAND: Duration = Duration::from_secs(30);
+/// Written to the kernel's log last: whatever the guest reported before is in the console log when this is.
+const END: &str = "tenon: end of test";
+
+/// What a test works with besides its guest.
+pub struct Lab {
+    /// The kernel under test.
+    pub env: Environment,
+    /// What guests boot.
+    pub image: Arc<Image>,
+    /// All processes of the test.
+    pub group: Group,
+    /// How many times slower than the stock kernel this one is.
+    pub slow: u32,
+    /// Whether the kernel has KASAN, kmemleak and the like.
+    pub sanitizer: bool,
+    /// The console log of the guest.
+    pub log: PathBuf,
+}
+
+/// A guest that is up.
+pub struct Guest {
+    spec: Spec,
+    slow: u32,
+    sanitizer: bool,
+    log: PathBuf,
+    qmp: Qmp<agent::Channel>,
+    agent: Agent,
+    process: Process,
+    // Holds the sockets; removed last.
+    _directory: TempDir,
+}
+
+impl Guest {
+    /// Starts a guest and waits until it is up.
+    pub fn boot(lab: &Lab, spec: &Spec) -> Result<Self> {
+        let directory = tempfile::tempdir_in(lab.image.directory())?;
+        let errors = directory.path().join("stderr");
+        let mut command = spec.driven(&lab.image, &lab.log, directory.path());
+        let process = lab.group.spawn(command.stderr(File::create(&errors)?))?;
+        let up = || match process.ended() {
+            None => Ok(()),
+            Some(status) => {
+                let errors = fs::read_to_string(&errors).unwrap_or_default();
+                bail!("QEMU ended ({status}) {}", errors.trim())
+            }
+        };
+
+        let connected = || -> Result<_> {
+            let mut qmp = Qmp::new(agent::connect(&directory.path().join("qmp"), lab.slow, up)?);
+            qmp.handshake().context("QMP")?;
+            let channel = agent::connect(&directory.path().join("agent"), lab.slow, up)?;
+            Ok((qmp, Agent::new(channel, BOOT * lab.slow)?))
+        };
+        // A guest that went down is the better explanation than that it does not answer.
+        let (qmp, agent) = connected().map_err(|error| match up() {
+            Ok(()) => error.context("the guest does not come up"),
+            Err(ended) => ended.context("the guest does not come up"),
+        })?;
+
+        Ok(Guest {
+            spec: spec.clone(),
+            slow: lab.slow,
+            sanitizer: lab.sanitizer,
+            log: lab.log.clone(),
+            qmp,
+            agent,
+            process,
+            _directory: directory,
+        })
+    }
+
+    /// Runs a shell command, whatever its exit status.
+    pub fn run(&mut self, command: &str) -> Result<Output> {
+        self.run_for(COMMAND, command)
+    }
+
+    /// Runs a shell command that may take longer than usual, whatever its exit status.
+    ///
+    /// A process that the command leaves behind must not hold on to its output.
+    pub fn run_for(&mut self, limit: Duration, command: &str) -> Result<Output> {
+        self.agent
+            .run(command, limit * self.slow)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// The standard output, without the last line end, of a shell command that must succeed.
+    pub fn sh(&mut self, command: &str) -> Result<String> {
+        self.sh_for(COMMAND, command)
+    }
+
+    /// As [`Guest::sh`], for a command that may take longer.
+    pub fn sh_for(&mut self, limit: Duration, command: &str) -> Result<String> {
+        let output = self.run_for(limit, command)?;
+
+        ensure!(
+            output.status == 0,
+            "`{command}` failed with {}: {}{}",
+            output.status,
+            output.stdout,
+            output.stderr
+        );
+        Ok(output.stdout.trim_end().to_owned())
+    }
+
+    /// A number that a command in the guest prints.
+    pub fn number(&mut self, command: &str) -> Result<u64> {
+        let text = self.sh(command)?;
+
+        text.trim()
+            .parse()
+            .with_context(|| format!("`{command}` printed {text:?}"))
+    }
+
+    /// Executes a command of QEMU's monitor.
+    pub fn qmp<C: QmpCommand>(&mut self, command: C) -> Result<C::Ok> {
+        self.qmp
+            .execute(&command)
+            .with_context(|| format!("QMP: {}", C::NAME))
+            .map_err(|error| self.explain(error))
+    }
+
+    /// Repeats `attempt` until it gives a value. Fails with `what` when that takes too long.
+    pub fn wait_for<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut attempt: impl FnMut(&mut Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let start = Instant::now();
+
+        loop {
+            if let Some(value) = attempt(self)? {
+                return Ok(value);
+            }
+            ensure!(
+                start.elapsed() < limit * self.slow,
+                "{what}: not within {} s",
+                (limit * self.slow).as_secs()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Loads a module that came with the kernel.
+    pub fn modprobe(&mut self, module: &str) -> Result<()> {
+        self.sh(&format!("modprobe {module}")).map(drop)
+    }
+
+    /// Loads one of the modules under test.
+    pub fn insmod(&mut self, module: &str, parameters: &str) -> Result<()> {
+        self.sh(&format!(
+            "test -e /modules/{module}.ko || {{ echo {module}.ko is not built >&2; exit 1; }}; \
+             insmod /modules/{module}.ko {parameters}"
+        ))
+        .map(drop)
+    }
+
+    /// What the machine was asked to be.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Memory of the guest that the host holds, in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = fs::read_to_string(&path).context(path)?;
+
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .and_then(|rest| rest.trim().strip_suffix("kB"))
+            .and_then(|number| number.trim().parse::<u64>().ok())
+            .map(|kibibytes| kibibytes << 10)
+            .context("no RssAnon of QEMU")
+    }
+
+    /// The console log so far.
+    pub fn log(&self) -> String {
+        fs::read(&self.log)
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Waits until everything that the kernel reported is in the console log, and returns that.
+    pub fn finish(&mut self) -> Result<String> {
+        if self.sanitizer {
+            self.look_for_leaks()?;
+        }
+        self.sh(&format!("echo '{END}' >/dev/kmsg"))?;
+        self.wait_for("the end of the console log", COMMAND, |guest| {
+            let log = guest.log();
+            Ok(log.contains(END).then_some(log))
+        })
+    }
+
+    /// Lets kmemleak scan. It reports to the kernel's log, and only what has been unreachable for some seconds.
+    fn look_for_leaks(&mut self) -> Result<()> {
+        self.sh_for(
+            Duration::from_secs(60),
+            "sleep 6; for i in 1 2; do echo scan >/sys/kernel/debug/kmemleak; done; \
+             cat /sys/kernel/debug/kmemleak >/dev/kmsg",
+        )
+        .map(drop)
+    }
+
+    /// An error with what the guest says about it, if it went away meanwhile.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        // The process takes a moment to be gone after its sockets.
+        if self.process.wait(Duration::from_millis(500)).is_err() {
+            return error;
+        }
+        let log = self.log();
+        let last = crate::check::first_report(&log)
+            .or_else(|| log.lines().last())
+            .unwrap_or_default();
+        error.context(format!("the guest went down: {}", last.trim()))
+    }
+
+    /// Path of a device of the guest in QEMU's object tree, from its id.
+    pub fn qom_path(id: &str) -> String {
+        format!("/machine/peripheral/{id}")
+    }
+
+    /// A property of a device.
+    pub fn qom_get(&mut self, id: &str, property: &str) -> Result<serde_json::Value> {
+        self.qmp(qmp::qom_get {
+            path: Self::qom_path(id),
+            property: property.to_owned(),
+        })
+    }
+
+    /// Sets a property of a device.
+    pub fn qom_set(&mut self, id: &str, property: &str, value: serde_json::Value) -> Result<()> {
+        self.qmp(qmp::qom_set {
+            path: Self::qom_path(id),
+            property: property.to_owned(),
+            value,
+        })
+        .map(drop)
+    }
+}

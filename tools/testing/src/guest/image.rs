@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What guests boot: the kernel, and one initramfs for all of them.
+
+use super::{
+    archive::Archive,
+    modules::ModuleTree, //
+};
+use crate::env::Environment;
+use anyhow::{
+    Context,
+    Result, //
+};
+use std::{
+    fs,
+    path::{
+        Path,
+        PathBuf, //
+    },
+    process::Command, //
+};
+use tempfile::TempDir;
+
+const INIT: &str = include_str!("init.sh");
+const SHELL: &str = include_str!("shell.sh");
+
+/// Programs of the build tree that guests have besides busybox.
+const PROGRAMS: &[&str] = &["ethtool", "ip", "iperf3", "qemu-ga", "tcpdump"];
+
+/// The kernel's own modules that guests have, if this kernel has them as modules.
+const STOCK: &[&str] = &[
+    "dummy",
+    "pktgen",
+    "virtio_balloon",
+    "virtio_mmio",
+    "virtio_net",
+    "virtio_rng",
+];
+
+/// A kernel and an initramfs, and the directory for everything that guests need while they run.
+pub struct Image {
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    directory: TempDir,
+}
+
+impl Image {
+    /// Collects the programs and modules of guests.
+    ///
+    /// Our modules are in `/modules`, as far as they are built: a test that needs one that is missing fails by itself.
+    /// `extra` are more files for the guests, as pairs of a path here and a path there.
+    pub fn build(env: &Environment, extra: &[(PathBuf, String)]) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("tenon-").tempdir()?;
+        let initramfs = directory.path().join("initramfs");
+
+        fs::write(&initramfs, contents(env, extra)?)?;
+        Ok(Image {
+            kernel: env.kernel_image.clone(),
+            initramfs,
+            directory,
+        })
+    }
+
+    /// A directory that goes away with the image.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+fn contents(env: &Environment, extra: &[(PathBuf, String)]) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+
+    for directory in [
+        "dev", "proc", "sys", "run", "tmp", "root", "var", "etc", "modules",
+    ] {
+        archive.directory(directory)?;
+    }
+    // Where some programs look for others.
+    archive.link("sbin", "bin")?;
+    archive.link("usr/bin", "../bin")?;
+    archive.link("usr/sbin", "../bin")?;
+    archive.link("var/run", "../run")?;
+    archive.file("init", 0o755, INIT.as_bytes())?;
+    archive.file("etc/shell", 0o755, SHELL.as_bytes())?;
+    archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+    archive.file("etc/group", 0o644, b"root:x:0:\n")?;
+
+    for name in PROGRAMS {
+        archive.program(&find(name)?, name)?;
+    }
+    // What runs in the guest is part of this program.
+    let own = std::env::current_exe().context("the path of this program")?;
+    archive.program(&own, "tenon")?;
+    busybox(&mut archive)?;
+
+    let stock = ModuleTree::read(&env.stock_modules)?;
+    for (path, contents) in stock.files(STOCK)? {
+        let path = format!("lib/modules/{}/{path}", env.kernel_release);
+        archive.file(&path, 0o644, &contents)?;
+    }
+    for module in built_modules(&env.modules)? {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        archive.copy(&module, &format!("modules/{name}"))?;
+    }
+    for (from, to) in extra {
+        archive.copy(from, to)?;
+    }
+    archive.finish()
+}
+
+/// Adds busybox under all its names that no program has taken.
+fn busybox(archive: &mut Archive) -> Result<()> {
+    let path = find("busybox")?;
+    let list = Command::new(&path)
+        .arg("--list")
+        .output()
+        .context("busybox --list")?;
+
+    archive.copy(&path, "bin/busybox")?;
+    for applet in String::from_utf8_lossy(&list.stdout).lines() {
+        archive.link(&format!("bin/{applet}"), "busybox")?;
+    }
+    Ok(())
+}
+
+/// The modules in a directory, or none when there is no directory.
+fn built_modules(directory: &Path) -> Result<Vec<PathBuf>> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Ok(Vec::new());
+    };
+    let mut modules = Vec::new();
+
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "ko") {
+            modules.push(path);
+        }
+    }
+    modules.sort();
+    Ok(modules)
+}
+
+/// Where a program of the build tree is.
+fn find(name: &str) -> Result<PathBuf> {
+    ["/usr/bin", "/usr/sbin"]
+        .iter()
+        .map(|directory| Path::new(directory).join(name))
+        .find(|path| path.exists())
+        .with_context(|| format!("the build tree lacks {name}: is it up to date?"))
+}

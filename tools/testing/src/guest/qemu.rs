@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How QEMU is started: the machine that a test asks for, as command line arguments.
+
+use super::image::Image;
+use std::{
+    fs,
+    fs::OpenOptions,
+    path::Path,
+    process::{
+        Command,
+        Stdio, //
+    },
+};
+
+/// Where the devices sit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// An ordinary PC with PCI Express.
+    Q35,
+    /// A machine without PCI, whose devices are virtio-mmio ones that ACPI describes.
+    Microvm,
+}
+
+impl Machine {
+    /// The name of a virtio device on this machine, from what all its forms have in common, such as `virtio-net`.
+    fn device(self, kind: &str) -> String {
+        match self {
+            Machine::Q35 => format!("{kind}-pci"),
+            Machine::Microvm => format!("{kind}-device"),
+        }
+    }
+
+    /// What the kernel cannot find out about the clock. Without PIT, HPET and ACPI timer nothing tells it how fast the CPU's
+    /// counter runs, and the emulated counter is this machine's.
+    fn clock(self) -> String {
+        match self {
+            Machine::Q35 => String::new(),
+            Machine::Microvm => format!(" tsc_early_khz={}", counter_khz()),
+        }
+    }
+}
+
+/// The frequency of this machine's cycle counter, as far as it is known here.
+fn counter_khz() -> u64 {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+
+    cpuinfo
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("cpu MHz")?
+                .split_once(':')?
+                .1
+                .trim()
+                .parse::<f64>()
+                .ok()
+        })
+        .map_or(2_000_000, |megahertz| (megahertz * 1000.0) as u64)
+}
+
+/// The machine that a test asks for. Start with [`Spec::q35`] or [`Spec::microvm`].
+#[derive(Clone, Debug)]
+pub struct Spec {
+    machine: Machine,
+    memory: u32,
+    cpus: u32,
+    append: String,
+    arguments: Vec<String>,
+}
+
+impl Spec {
+    /// A PC with two CPUs and 512 MiB of memory, and no device but the agent's.
+    pub fn q35() -> Self {
+        Self::new(Machine::Q35)
+    }
+
+    /// The same without PCI.
+    pub fn microvm() -> Self {
+        Self::new(Machine::Microvm)
+    }
+
+    fn new(machine: Machine) -> Self {
+        Spec {
+            machine,
+            memory: 512,
+            cpus: 2,
+            append: String::new(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// Sets the size of the memory.
+    pub fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
+    }
+
+    /// Sets the number of CPUs.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Adds to the kernel's command line.
+    pub fn append(mut self, text: &str) -> Self {
+        self.append.push(' ');
+        self.append.push_str(text);
+        self
+    }
+
+    /// Adds a virtio device of a kind such as `virtio-balloon`, with properties such as `id=b0`.
+    pub fn device(mut self, kind: &str, properties: &str) -> Self {
+        let mut device = self.machine.device(kind);
+
+        if !properties.is_empty() {
+            device.push(',');
+            device.push_str(properties);
+        }
+        self.arguments.extend(["-device".to_owned(), device]);
+        self
+    }
+
+    /// Adds a network card `n0` on a network where QEMU itself answers as 10.0.2.2.
+    pub fn network(mut self, properties: &str) -> Self {
+        self.arguments
+            .extend(["-netdev", "user,id=net0"].map(str::to_owned));
+        let separator = if properties.is_empty() { "" } else { "," };
+        self.device(
+            "virtio-net",
+            &format!("id=n0,netdev=net0{separator}{properties}"),
+        )
+    }
+
+    /// Adds arguments of QEMU as they are.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments
+            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// How many CPUs the guest has: what it costs to run it beside others.
+    pub fn weight(&self) -> u32 {
+        self.cpus
+    }
+
+    /// Memory of the machine in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        u64::from(self.memory) << 20
+    }
+
+    /// The command without its consoles.
+    fn base(&self, image: &Image, append: &str) -> Command {
+        let mut command = Command::new("qemu-system-x86_64");
+
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]);
+        command.args(["-run-with", "exit-with-parent=on"]);
+        command.args(match self.machine {
+            Machine::Q35 => ["-machine", "q35"],
+            // PCI is off by default, the serial port and the clock are not.
+            Machine::Microvm => ["-machine", "microvm,acpi=on"],
+        });
+        command.args(acceleration());
+        command.args([
+            "-m",
+            &self.memory.to_string(),
+            "-smp",
+            &self.cpus.to_string(),
+        ]);
+        command.arg("-kernel").arg(&image.kernel);
+        command.arg("-initrd").arg(&image.initramfs);
+        // Whatever happens to the guest, QEMU ends: a panic reboots at once, and a reboot ends QEMU.
+        command.arg("-append").arg(format!(
+            "console=ttyS0 panic=-1 oops=panic sysctl.kernel.hung_task_timeout_secs=60{}{} {append}",
+            self.machine.clock(),
+            self.append
+        ));
+        command.args(&self.arguments);
+        command
+    }
+
+    /// The command for a guest that the program drives: its console goes to `log`, QMP and the agent are sockets in `sockets`.
+    pub fn driven(&self, image: &Image, log: &Path, sockets: &Path) -> Command {
+        let mut command = self.base(image, "");
+
+        command
+            .arg("-chardev")
+            .arg(format!("file,id=console,path={}", log.display()));
+        command.args(["-serial", "chardev:console"]);
+        command.arg("-qmp").arg(format!(
+            "unix:{},server=on,wait=off",
+            sockets.join("qmp").display()
+        ));
+        command.arg("-chardev").arg(format!(
+            "socket,id=agent,server=on,wait=off,path={}",
+            sockets.join("agent").display()
+        ));
+        command.args(["-device", &self.machine.device("virtio-serial")]);
+        command.args(["-device", "virtserialport,chardev=agent,name=agent"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// The command for a guest that a person uses: its console is the terminal.
+    pub fn interactive(&self, image: &Image) -> Command {
+        let mut command = self.base(image, "quiet tenon.shell");
+
+        command.args(["-chardev", "stdio,id=console,signal=off,mux=off"]);
+        command.args(["-serial", "chardev:console"]);
+        command
+    }
+}
+
+/// KVM where it can be trusted. A machine that is itself virtual can have `/dev/kvm` and hang guests; it does not show the
+/// CPU's virtualisation flags then.
+fn acceleration() -> [&'static str; 4] {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let capable = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .any(|line| {
+            line.split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+        });
+    let usable = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+
+    if capable && usable {
+        ["-accel", "kvm", "-cpu", "host"]
+    } else {
+        ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs the modules in guests: `make test`, `make demo` and `make shell`.
+//!
+//! A guest is the kernel under test with an initramfs made of programs of the build tree. QEMU is driven through QMP, the
+//! guest through the QEMU guest agent, and the kernel's log is read for reports of trouble whatever a test finds.
+//!
+//! See `Documentation/testing.rst`.
+
+mod check;
+mod env;
+mod guest;
+mod process;
+mod runner;
+mod tests;
+
+use anyhow::{
+    bail,
+    Result, //
+};
+use clap::{
+    Parser,
+    Subcommand,
+    ValueEnum, //
+};
+use env::Environment;
+use guest::Image;
+use std::{
+    process::ExitCode,
+    sync::Arc, //
+};
+
+/// Runs the modules in guests.
+#[derive(Parser)]
+#[command(name = "tenon")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the tests; the last line says how many passed and failed
+    Test(TestArguments),
+}
+
+#[derive(clap::Args)]
+struct TestArguments {
+    /// Only tests whose names contain one of these
+    filter: Vec<String>,
+    /// Which kernel the variables describe: more checks and more time on the sanitizer kernel
+    #[arg(long, value_enum, default_value_t = Kernel::Stock)]
+    kernel: Kernel,
+    /// Only print the names of the tests
+    #[arg(long)]
+    list: bool,
+    /// How many guests with two CPUs run at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kernel {
+    /// The distribution's kernel as it is shipped
+    Stock,
+    /// One with KASAN, lockdep, kmemleak and more
+    Sanitizer,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Test(arguments) => test(&arguments),
+    };
+
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tenon: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test(arguments: &TestArguments) -> Result<bool> {
+    let mut tests = tests::all();
+
+    if !arguments.filter.is_empty() {
+        tests.retain(|test| {
+            arguments
+                .filter
+                .iter()
+                .any(|filter| test.name.contains(filter))
+        });
+    }
+    if tests.is_empty() {
+        bail!("no test has such a name; --list prints them all");
+    }
+    if arguments.list {
+        tests.iter().for_each(|test| println!("{}", test.name));
+        return Ok(true);
+    }
+
+    let env = Environment::from_env()?;
+    ctrlc::set_handler(process::interrupt)?;
+    let image = Arc::new(Image::build(&env, &[])?);
+    let options = runner::Options {
+        jobs: arguments.jobs,
+        sanitizer: arguments.kernel == Kernel::Sanitizer,
+    };
+    runner::run(&env, image, &tests, &options)
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs tests side by side, each within its time, and says how they ended.
+
+use crate::{
+    check,
+    env::Environment,
+    guest::{
+        Guest,
+        Image,
+        Lab, //
+    },
+    process::{
+        self,
+        Group, //
+    },
+    tests::{
+        Body,
+        Tally,
+        Test, //
+    }, //
+};
+use anyhow::{
+    anyhow,
+    bail,
+    Result, //
+};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        mpsc::{
+            self,
+            RecvTimeoutError, //
+        },
+        Arc, //
+    },
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+
+/// Time for a guest to come up and to be looked through at the end, on top of what the test itself may take.
+const OVERHEAD: Duration = Duration::from_secs(120);
+
+/// How tests are run.
+pub struct Options {
+    /// How many guests of two CPUs run at once.
+    pub jobs: u32,
+    /// Whether the kernel is the sanitizer one.
+    pub sanitizer: bool,
+}
+
+/// How many tests ended in which way.
+#[derive(Default)]
+struct Totals {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+/// A test that is running.
+struct Running {
+    index: usize,
+    group: Group,
+    start: Instant,
+    limit: Duration,
+}
+
+/// Runs the tests and returns whether all passed.
+pub fn run(
+    env: &Environment,
+    image: Arc<Image>,
+    tests: &[Test],
+    options: &Options,
+) -> Result<bool> {
+    let slow = if options.sanitizer { 4 } else { 1 };
+    let width = tests.iter().map(|test| test.name.len()).max().unwrap_or(0);
+    let mut totals = Totals::default();
+    let mut waiting: Vec<usize> = Vec::new();
+
+    for (index, test) in tests.iter().enumerate() {
+        match test.stock_only {
+            Some(reason) if options.sanitizer => {
+                println!("skip  {:width$}  {reason}", test.name);
+                totals.skipped += 1;
+            }
+            _ => waiting.push(index),
+        }
+    }
+    waiting.reverse();
+    fs::create_dir_all(log_path(env, options, "").parent().unwrap_or(&env.top))?;
+
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        let mut running: Vec<Running> = Vec::new();
+
+        loop {
+            // The next test that fits; one that is larger than everything runs alone.
+            while let Some(&index) = waiting.last() {
+                let busy: u32 = running.iter().map(|run| tests[run.index].weight()).sum();
+                let fits = busy + tests[index].weight() <= 2 * options.jobs;
+                if process::interrupted() || !(fits || running.is_empty()) {
+                    break;
+                }
+                waiting.pop();
+
+                let test = &tests[index];
+                let lab = Lab {
+                    env: env.clone(),
+                    image: image.clone(),
+                    group: Group::new(),
+                    slow,
+                    sanitizer: options.sanitizer,
+                    log: log_path(env, options, &test.name),
+                };
+                let sender = sender.clone();
+                running.push(Running {
+                    index,
+                    group: lab.group.clone(),
+                    start: Instant::now(),
+                    limit: (test.limit + OVERHEAD) * slow,
+                });
+                scope.spawn(move || {
+                    let result = run_one(test, &lab);
+                    // The receiver outlives the threads.
+                    let _ = sender.send((index, result, lab.log));
+                });
+            }
+            if running.is_empty() {
+                break;
+            }
+
+            match receiver.recv_timeout(Duration::from_millis(200)) {
+                Ok((index, result, log)) => {
+                    let position = running.iter().position(|run| run.index == index);
+                    if let Some(position) = position {
+                        let run = running.swap_remove(position);
+                        report(
+                            &tests[index],
+                            result,
+                            run.start.elapsed(),
+                            &log,
+                            width,
+                            &mut totals,
+                        );
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    for run in running.iter().filter(|run| run.start.elapsed() > run.limit) {
+                        run.group
+                            .stop(&format!("took longer than {} s", run.limit.as_secs()));
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    });
+
+    if process::interrupted() {
+        bail!("interrupted");
+    }
+    print!("{} passed, {} failed", totals.passed, totals.failed);
+    match totals.skipped {
+        0 => println!(),
+        skipped => println!(", {skipped} skipped"),
+    }
+    Ok(totals.failed == 0)
+}
+
+fn log_path(env: &Environment, options: &Options, name: &str) -> PathBuf {
+    let kernel = if options.sanitizer {
+        "sanitizer"
+    } else {
+        "stock"
+    };
+
+    env.log_dir()
+        .join(kernel)
+        .join(format!("{}.log", name.replace('/', "-")))
+}
+
+/// Runs one test to its end.
+fn run_one(test: &Test, lab: &Lab) -> Result<Tally> {
+    let result = match &test.body {
+        Body::Host(body) => body(lab),
+        Body::Guest(spec, body) => run_in_guest(test, lab, spec, body).map(|()| Tally {
+            passed: 1,
+            failed: Vec::new(),
+        }),
+    };
+
+    // What the test saw of being stopped is not the reason.
+    match lab.group.stopped() {
+        Some(reason) => result
+            .and_then(|_| bail!("stopped"))
+            .map_err(|error| error.context(reason)),
+        None => result,
+    }
+}
+
+fn run_in_guest(
+    test: &Test,
+    lab: &Lab,
+    spec: &crate::guest::Spec,
+    body: &impl Fn(&mut Guest, &Lab) -> Result<()>,
+) -> Result<()> {
+    let mut guest = Guest::boot(lab, spec)?;
+    let start = Instant::now();
+    let result = body(&mut guest, lab);
+    let taken = start.elapsed();
+
+    // A guest that is gone has said all that it will say.
+    let log = match guest.finish() {
+        Ok(log) => log,
+        Err(_) if result.is_err() || test.report.is_some() => guest.log(),
+        Err(error) => return Err(error),
+    };
+    if result.is_ok() && taken > test.limit * lab.slow {
+        bail!(
+            "took {} s, {} s are allowed",
+            taken.as_secs(),
+            (test.limit * lab.slow).as_secs()
+        );
+    }
+
+    match (check::first_report(&log), test.report) {
+        (Some(report), Some(expected)) if report.contains(expected) => result,
+        (report, Some(expected)) => {
+            let found = report.unwrap_or("none");
+            result.and(Err(anyhow!(
+                "the kernel was to report `{expected}`, it reported: {found}"
+            )))
+        }
+        (Some(report), None) => {
+            let reported = anyhow!("the kernel reports: {}", report.trim());
+            Err(match result {
+                Ok(()) => reported,
+                Err(error) => error.context(reported),
+            })
+        }
+        (None, None) => result,
+    }
+}
+
+/// Prints how a test ended, and keeps its log if it failed.
+fn report(
+    test: &Test,
+    result: Result<Tally>,
+    time: Duration,
+    log: &std::path::Path,
+    width: usize,
+    totals: &mut Totals,
+) {
+    let name = &test.name;
+    let seconds = time.as_secs_f32();
+
+    let failed = match result {
+        Ok(tally) => {
+            totals.passed += tally.passed;
+            totals.failed += tally.failed.len();
+            let state = if tally.failed.is_empty() {
+                "ok  "
+            } else {
+                "FAIL"
+            };
+            print!("{state}  {name:width$}  {seconds:6.1} s");
+            if tally.passed + tally.failed.len() == 1 {
+                println!();
+            } else {
+                println!("  ({} tests)", tally.passed + tally.failed.len());
+            }
+            for failed in &tally.failed {
+                println!("      {failed}");
+            }
+            !tally.failed.is_empty()
+        }
+        Err(error) => {
+            totals.failed += 1;
+            println!("FAIL  {name:width$}  {seconds:6.1} s");
+            println!("      {error:#}");
+            true
+        }
+    };
+
+    if !failed {
+        // A test without a guest has no log.
+        let _ = fs::remove_file(log);
+    } else if log.exists() {
+        println!("      log: {}", log.display());
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tests. `Documentation/testing.rst` says how to add one.
+
+mod harness;
+
+use crate::guest::{
+    Guest,
+    Lab,
+    Spec, //
+};
+use anyhow::Result;
+use std::time::Duration;
+
+/// What a test finds out beyond having passed: the host's test programs bring many results at once.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Number of tests that passed.
+    pub passed: usize,
+    /// Names of those that failed.
+    pub failed: Vec<String>,
+}
+
+type GuestBody = Box<dyn Fn(&mut Guest, &Lab) -> Result<()> + Send + Sync>;
+type HostBody = Box<dyn Fn(&Lab) -> Result<Tally> + Send + Sync>;
+
+/// Where a test runs.
+pub enum Body {
+    /// In a guest of its own, which is up when the body begins.
+    Guest(Spec, GuestBody),
+    /// On the host.
+    Host(HostBody),
+}
+
+/// One test.
+pub struct Test {
+    /// Component, module and subject, separated by slashes.
+    pub name: String,
+    /// Longest time that the body may take on the stock kernel.
+    pub limit: Duration,
+    /// Why the test does not apply to the sanitizer kernel, if it does not.
+    pub stock_only: Option<&'static str>,
+    /// A report of the kernel that the test provokes and that must be found.
+    pub report: Option<&'static str>,
+    /// What the test does.
+    pub body: Body,
+}
+
+impl Test {
+    /// A test that needs a guest.
+    pub fn guest(
+        name: impl Into<String>,
+        seconds: u64,
+        spec: Spec,
+        body: impl Fn(&mut Guest, &Lab) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(name, seconds, Body::Guest(spec, Box::new(body)))
+    }
+
+    /// A test that runs on the host.
+    pub fn host(
+        name: impl Into<String>,
+        seconds: u64,
+        body: impl Fn(&Lab) -> Result<Tally> + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(name, seconds, Body::Host(Box::new(body))).stock_only("it uses no guest")
+    }
+
+    fn new(name: impl Into<String>, seconds: u64, body: Body) -> Self {
+        Test {
+            name: name.into(),
+            limit: Duration::from_secs(seconds),
+            stock_only: None,
+            report: None,
+            body,
+        }
+    }
+
+    /// Leaves the test out on the sanitizer kernel.
+    pub fn stock_only(mut self, reason: &'static str) -> Self {
+        self.stock_only = Some(reason);
+        self
+    }
+
+    /// Makes the test pass only if the kernel's log has a report that contains `text`.
+    pub fn expect_report(mut self, text: &'static str) -> Self {
+        self.report = Some(text);
+        self
+    }
+
+    /// How many CPUs the test keeps busy.
+    pub fn weight(&self) -> u32 {
+        match &self.body {
+            Body::Guest(spec, _) => spec.weight(),
+            Body::Host(_) => 2,
+        }
+    }
+}
+
+/// All tests, in the order in which they are started.
+pub fn all() -> Vec<Test> {
+    [harness::tests()].into_iter().flatten().collect()
+}
