@@ -13,6 +13,7 @@ mod guest;
 mod process;
 mod runner;
 mod tests;
+mod transfer;
 
 use anyhow::{
     bail,

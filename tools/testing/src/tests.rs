@@ -3,6 +3,7 @@
 //! The tests. `Documentation/testing.rst` says how to add one.
 
 mod harness;
+pub mod net;
 
 use crate::guest::{
     Guest,
@@ -23,6 +24,48 @@ pub struct Tally {
 
 type GuestBody = Box<dyn Fn(&mut Guest, &Lab) -> Result<()> + Send + Sync>;
 type HostBody = Box<dyn Fn(&Lab) -> Result<Tally> + Send + Sync>;
+
+/// A driver under test: one of ours, or the kernel's own for the same device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// The name of the module.
+    pub module: &'static str,
+    stock: bool,
+}
+
+impl Driver {
+    /// One of our drivers.
+    pub const fn ours(module: &'static str) -> Self {
+        Driver {
+            module,
+            stock: false,
+        }
+    }
+
+    /// A driver that came with the kernel.
+    pub const fn stock(module: &'static str) -> Self {
+        Driver {
+            module,
+            stock: true,
+        }
+    }
+
+    /// Loads the module.
+    pub fn load(self, guest: &mut Guest, parameters: &str) -> Result<()> {
+        if self.stock {
+            guest
+                .sh(&format!("modprobe {} {parameters}", self.module))
+                .map(drop)
+        } else {
+            guest.insmod(self.module, parameters)
+        }
+    }
+
+    /// Removes the module.
+    pub fn unload(self, guest: &mut Guest) -> Result<()> {
+        guest.sh(&format!("rmmod {}", self.module)).map(drop)
+    }
+}
 
 /// Where a test runs.
 pub enum Body {
@@ -99,5 +142,8 @@ impl Test {
 
 /// All tests, in the order in which they are started.
 pub fn all() -> Vec<Test> {
-    [harness::tests()].into_iter().flatten().collect()
+    [harness::tests(), net::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

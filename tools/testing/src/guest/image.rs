@@ -22,6 +22,7 @@ use std::{
 use tempfile::TempDir;
 
 const INIT: &str = include_str!("init.sh");
+const DHCP: &str = include_str!("dhcp.sh");
 const SHELL: &str = include_str!("shell.sh");
 
 /// Programs of the build tree that guests have besides busybox.
@@ -84,6 +85,7 @@ fn contents(env: &Environment, extra: &[(PathBuf, String)]) -> Result<Vec<u8>> {
     archive.link("var/run", "../run")?;
     archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("etc/shell", 0o755, SHELL.as_bytes())?;
+    archive.file("etc/dhcp", 0o755, DHCP.as_bytes())?;
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
     archive.file("etc/group", 0o644, b"root:x:0:\n")?;
 

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the network driver, and the same ones of the C driver, which shows that a test asks for nothing unusual.
+
+use super::{
+    Driver,
+    Test, //
+};
+use crate::{
+    guest::{
+        Guest,
+        Lab,
+        Spec, //
+    },
+    transfer::Transfer, //
+};
+use anyhow::{
+    bail,
+    ensure,
+    Context,
+    Result, //
+};
+use qapi::qmp;
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+/// Longest time for the large transfer, in one direction.
+const TRANSFER: Duration = Duration::from_secs(120);
+
+const RUST: Driver = Driver::ours("virtio_net_rust");
+const C: Driver = Driver::stock("virtio_net");
+
+const MODERN: &str = "disable-legacy=on";
+
+/// The ways in which a host can present the device.
+fn variants() -> Vec<(&'static str, Spec)> {
+    let modern_mmio = ["-global", "virtio-mmio.force-legacy=false"];
+    let small = "mrg_rxbuf=off";
+
+    vec![
+        ("modern", Spec::q35().network(MODERN)),
+        ("transitional", Spec::q35().network("disable-legacy=off")),
+        (
+            "legacy",
+            Spec::q35().network("disable-modern=on,disable-legacy=off"),
+        ),
+        (
+            "legacy-small",
+            Spec::q35().network(&format!("disable-modern=on,disable-legacy=off,{small}")),
+        ),
+        ("small", Spec::q35().network(&format!("{MODERN},{small}"))),
+        (
+            "packed",
+            Spec::q35().network(&format!("{MODERN},packed=on")),
+        ),
+        ("mmio", Spec::microvm().network("").arguments(&modern_mmio)),
+        ("mmio-legacy", Spec::microvm().network("")),
+    ]
+}
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+
+    for driver in [RUST, C] {
+        let name = |subject: &str| format!("net/{}/{subject}", driver.module);
+        let plain = || Spec::q35().network(MODERN);
+        let large = || plain().memory(1024);
+
+        for (variant, spec) in variants() {
+            // The C driver shows that the variant works at all; one of each kind is enough for that.
+            if driver == RUST || variant == "small" || variant == "mmio" {
+                tests.push(Test::guest(
+                    name(&format!("device/{variant}")),
+                    60,
+                    spec,
+                    move |guest, _| device(guest, driver),
+                ));
+            }
+        }
+        tests.push(Test::guest(
+            name("transfer"),
+            240,
+            large(),
+            move |guest, lab| {
+                up(guest, driver)?;
+                transfer(guest, lab, 200 * MIB)
+            },
+        ));
+        tests.push(Test::guest(
+            name("identity"),
+            30,
+            plain(),
+            move |guest, _| identity(guest, driver),
+        ));
+        let spec = Spec::q35().network(&format!("{MODERN},host_mtu=1400,mac=52:54:00:74:65:6e"));
+        tests.push(Test::guest(name("config"), 60, spec, move |guest, lab| {
+            config(guest, lab, driver)
+        }));
+        tests.push(Test::guest(
+            name("carrier"),
+            60,
+            plain(),
+            move |guest, _| carrier(guest, driver),
+        ));
+        tests.push(Test::guest(
+            name("statistics"),
+            60,
+            plain(),
+            move |guest, lab| statistics(guest, lab, driver),
+        ));
+        tests.push(Test::guest(
+            name("full-queue"),
+            60,
+            plain(),
+            move |guest, _| full_queue(guest, driver),
+        ));
+        tests.push(Test::guest(
+            name("reload"),
+            120,
+            plain(),
+            move |guest, lab| reload(guest, lab, driver),
+        ));
+    }
+    tests
+}
+
+/// Loads the driver and gets an address from QEMU.
+pub fn up(guest: &mut Guest, driver: Driver) -> Result<()> {
+    driver.load(guest, "")?;
+    address(guest)
+}
+
+/// Gets an address for the only network card, over DHCP.
+pub fn address(guest: &mut Guest) -> Result<()> {
+    guest.wait_for("eth0", Duration::from_secs(5), |guest| {
+        Ok((guest.run("test -e /sys/class/net/eth0")?.status == 0).then_some(()))
+    })?;
+    guest.sh("ip link set eth0 up && udhcpc -i eth0 -n -q -t 5 -T 2 -s /etc/dhcp")?;
+    let addresses = guest.sh("ip -4 address show dev eth0")?;
+    ensure!(
+        addresses.contains("inet 10.0.2.15/24"),
+        "after DHCP: {addresses}"
+    );
+    Ok(())
+}
+
+/// Sends `count` pings to QEMU, of which none may get lost.
+pub fn ping(guest: &mut Guest, count: u32) -> Result<()> {
+    let output = guest.sh(&format!("ping -c {count} -i 0.1 -W 5 10.0.2.2"))?;
+
+    ensure!(
+        output.contains(&format!(" {count} packets received")),
+        "{output}"
+    );
+    Ok(())
+}
+
+/// Moves `length` bytes from the host into the guest and back, and compares them at each end.
+pub fn transfer(guest: &mut Guest, lab: &Lab, length: u64) -> Result<()> {
+    let limit = TRANSFER * lab.slow;
+
+    let download = Transfer::send(length, limit)?;
+    guest.sh_for(
+        TRANSFER,
+        &format!("nc 10.0.2.2 {} >/tmp/noise", download.port()),
+    )?;
+    let sent = download.finish()?;
+    let received = guest.sh_for(TRANSFER, "sha256sum /tmp/noise | cut -d' ' -f1")?;
+    let size = guest.number("stat -c %s /tmp/noise")?;
+    sent.ensure_is(size, &received).context("from the host")?;
+    ensure!(size == length);
+
+    let upload = Transfer::receive(limit)?;
+    guest.sh_for(
+        TRANSFER,
+        &format!("nc 10.0.2.2 {} </tmp/noise", upload.port()),
+    )?;
+    upload
+        .finish()?
+        .ensure_is(length, &received)
+        .context("to the host")?;
+    guest.sh("rm /tmp/noise").map(drop)
+}
+
+/// The device works in the form in which the host presents it.
+fn device(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    ping(guest, 3)?;
+    // Frames of each size around those of the receive buffers and of the smallest frame.
+    for size in [0, 1, 17, 18, 19, 100, 1000, 1471, 1472] {
+        guest
+            .sh(&format!("ping -c 1 -W 5 -s {size} 10.0.2.2"))
+            .with_context(|| format!("a ping of {size} bytes"))?;
+    }
+    driver.unload(guest)?;
+    ensure!(
+        guest.run("test -e /sys/class/net/eth0")?.status != 0,
+        "eth0 outlives the driver"
+    );
+    Ok(())
+}
+
+/// The driver is the one under test, and says so where people look.
+fn identity(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    let info = guest.sh("ethtool -i eth0")?;
+    let expected = format!("driver: {}", driver.module);
+    ensure!(info.lines().any(|line| line == expected), "{info}");
+    let bus = guest.sh("basename $(readlink /sys/class/net/eth0/device)")?;
+    ensure!(
+        info.contains(&format!("bus-info: {bus}")) || info.contains("bus-info: 0000:"),
+        "{info}"
+    );
+
+    let modules = guest.sh("lsmod")?;
+    let others = modules.contains(if driver == C {
+        "virtio_net_rust"
+    } else {
+        "virtio_net "
+    });
+    ensure!(modules.contains(driver.module) && !others, "{modules}");
+    Ok(())
+}
+
+/// The address and the largest frame come from the device.
+fn config(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
+    driver.load(guest, "")?;
+    let address = guest.sh("cat /sys/class/net/eth0/address")?;
+    ensure!(address == "52:54:00:74:65:6e", "the address is {address}");
+    let mtu = guest.number("cat /sys/class/net/eth0/mtu")?;
+    ensure!(mtu == 1400, "the MTU is {mtu}");
+    let refused = guest.run("ip link set eth0 mtu 1401")?;
+    ensure!(refused.status != 0, "an MTU above the device's is accepted");
+
+    self::address(guest)?;
+    guest.sh("ping -c 1 -W 5 -s 1372 10.0.2.2")?;
+    transfer(guest, lab, 4 * MIB)
+}
+
+/// The carrier follows the host's end of the cable.
+fn carrier(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    for up in [false, true, false, true] {
+        guest.qmp(qmp::set_link {
+            name: "n0".to_owned(),
+            up,
+        })?;
+        let expected = if up { "1" } else { "0" };
+        guest.wait_for(
+            &format!("carrier {expected}"),
+            Duration::from_secs(5),
+            |guest| {
+                let carrier = guest.sh("cat /sys/class/net/eth0/carrier")?;
+                Ok((carrier == expected).then_some(()))
+            },
+        )?;
+    }
+    ping(guest, 3)
+}
+
+/// One of the counters of the network card.
+pub fn counter(guest: &mut Guest, name: &str) -> Result<u64> {
+    guest.number(&format!("cat /sys/class/net/eth0/statistics/{name}"))
+}
+
+/// The counters agree with what was moved.
+fn statistics(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
+    const LENGTH: u64 = 8 * MIB;
+    const NAMES: [&str; 4] = ["rx_bytes", "tx_bytes", "rx_packets", "tx_packets"];
+
+    up(guest, driver)?;
+    let mut before = [0; 4];
+    for (value, name) in before.iter_mut().zip(NAMES) {
+        *value = counter(guest, name)?;
+    }
+    transfer(guest, lab, LENGTH)?;
+    for (value, name) in before.iter().zip(NAMES) {
+        let moved = counter(guest, name)? - value;
+        // Acknowledgements and headers come on top; a frame carries at most 64 KiB.
+        let range = match name {
+            "rx_bytes" | "tx_bytes" => LENGTH..LENGTH + LENGTH / 4,
+            _ => LENGTH / 65536..LENGTH / 500,
+        };
+        ensure!(
+            range.contains(&moved),
+            "{name} grew by {moved}, not by {range:?}"
+        );
+    }
+
+    for name in ["rx_errors", "tx_errors", "rx_dropped", "tx_dropped"] {
+        let value = counter(guest, name)?;
+        ensure!(value == 0, "{name} is {value}");
+    }
+    Ok(())
+}
+
+/// Many more frames than the ring holds are sent at once; each is counted, and the queue is awake afterwards.
+fn full_queue(guest: &mut Guest, driver: Driver) -> Result<()> {
+    const FRAMES: u64 = 30_000;
+
+    up(guest, driver)?;
+    guest.modprobe("pktgen")?;
+    let before = counter(guest, "tx_packets")?;
+    let log = guest.sh_for(
+        Duration::from_secs(40),
+        &format!(
+            "cd /proc/net/pktgen && echo 'add_device eth0' >kpktgend_0 && \
+             for line in 'count {FRAMES}' 'pkt_size 200' 'delay 0' 'dst 10.0.2.2' \
+             'dst_mac 52:55:0a:00:02:02' 'udp_dst_min 9' 'udp_dst_max 9'; do \
+             echo \"$line\" >eth0 || exit 1; done; echo start >pgctrl && cat eth0"
+        ),
+    )?;
+    ensure!(log.contains("Result: OK"), "{log}");
+    let sent = counter(guest, "tx_packets")? - before;
+    ensure!(sent >= FRAMES, "{sent} of {FRAMES} frames are counted");
+    guest.sh("rmmod pktgen")?;
+    ping(guest, 3)
+}
+
+/// The driver goes and comes while frames are in flight in both directions.
+fn reload(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    // Traffic that survives the loss of its interface.
+    for traffic in [
+        "ping -A -c 100 -s 1400 10.0.2.2",
+        "dd if=/dev/zero bs=64k count=64 | nc -u -w 1 10.0.2.2 9",
+    ] {
+        guest.sh(&format!(
+            "(while sleep 0.01; do {traffic}; done) >/dev/null 2>&1 & echo $! >>/run/traffic"
+        ))?;
+    }
+    for _ in 0..6 {
+        let before = counter(guest, "tx_packets")?;
+        guest.wait_for("traffic", Duration::from_secs(10), |guest| {
+            Ok((counter(guest, "tx_packets")? > before + 20).then_some(()))
+        })?;
+        driver.unload(guest)?;
+        driver.load(guest, "")?;
+        address(guest)?;
+    }
+    guest.sh("kill $(cat /run/traffic); killall -q dd nc ping; true")?;
+
+    let references = guest.sh(&format!(
+        "lsmod | awk '$1 == \"{}\" {{ print $3 }}'",
+        driver.module
+    ))?;
+    if references != "0" {
+        bail!("the module's use count is {references:?}");
+    }
+    ping(guest, 3)?;
+    transfer(guest, lab, 4 * MIB)
+}
