@@ -44,6 +44,9 @@ fn files<'data>(scanner: &'data Arc<Scanner>, dir: &ScopedDir<'data, '_>) {
     dir.read_callback_file(c"sightings", scanner, &|s: &Owner, f| {
         line(f, &s.counts().sightings)
     });
+    dir.read_callback_file(c"exiting", scanner, &|s: &Owner, f| {
+        line(f, &s.counts().exiting)
+    });
     dir.read_callback_file(c"cleared", scanner, &|s: &Owner, f| {
         line(f, &s.counts().cleared)
     });

@@ -91,6 +91,8 @@ pub(crate) struct Counts {
     pub(crate) findings: Atomic<u64>,
     /// Hidden tasks seen, once in each scan.
     pub(crate) sightings: Atomic<u64>,
+    /// Tasks on a run queue and not on the lists, as they were exiting: none over a long time says that little goes on.
+    pub(crate) exiting: Atomic<u64>,
     /// Tasks that the first look suspected and the second one did not.
     pub(crate) cleared: Atomic<u64>,
 }
@@ -103,6 +105,7 @@ impl Counts {
             truncated: Atomic::new(0),
             findings: Atomic::new(0),
             sightings: Atomic::new(0),
+            exiting: Atomic::new(0),
             cleared: Atomic::new(0),
         }
     }
@@ -118,6 +121,7 @@ fn add(counter: &Atomic<u64>, n: u64) {
 struct Last {
     number: u64,
     coverage: Coverage,
+    exiting: u32,
     suspects: u32,
     cleared: u32,
     hidden: u32,
@@ -252,6 +256,7 @@ impl Scanner {
         writeln!(f, "retries={}", coverage.retries)?;
         writeln!(f, "skipped={}", coverage.skipped)?;
         writeln!(f, "cut={}", coverage.cut)?;
+        writeln!(f, "exiting={}", last.exiting)?;
         writeln!(f, "suspects={}", last.suspects)?;
         writeln!(f, "cleared={}", last.cleared)?;
         writeln!(f, "hidden={}", last.hidden)?;
@@ -339,7 +344,12 @@ impl Scanner {
                 break;
             }
             search.finish(
-                |origin| sighting(hidden, tasks, origin).is_none_or(|s| s.task.has_exited()),
+                |origin| {
+                    let exited =
+                        sighting(hidden, tasks, origin).is_none_or(|s| s.task.has_exited());
+                    last.exiting += u32::from(exited);
+                    exited
+                },
                 |suspect| {
                     // There is room for all.
                     let _ = suspects.push_within_capacity(suspect);
@@ -405,6 +415,7 @@ impl Scanner {
         add(&self.counts.clean, (complete && last.hidden == 0).into());
         add(&self.counts.truncated, (!complete).into());
         add(&self.counts.sightings, last.hidden.into());
+        add(&self.counts.exiting, last.exiting.into());
         add(&self.counts.cleared, last.cleared.into());
     }
 }
