@@ -3,6 +3,7 @@
 #
 # Called by udhcpc: sets what the DHCP server said.
 
+# shellcheck disable=SC2154 # udhcpc sets the variables.
 case $1 in
 deconfig)
 	ip address flush dev "$interface"
