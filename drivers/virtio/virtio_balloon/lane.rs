@@ -3,7 +3,10 @@
 //! One direction of the balloon's traffic: a queue, and the lists of pages that are under way in it.
 
 use guest::{
-    mm::balloon::PfnList,
+    mm::balloon::{
+        PfnBuffer,
+        PfnList, //
+    },
     virtio::Queue, //
 };
 use kernel::{
@@ -11,29 +14,55 @@ use kernel::{
     sync::Arc, //
 };
 
+/// The most lists under way.
+const MAX_IN_FLIGHT: u32 = 64;
+
 /// The device is notified once per so many lists, so that it has something to do while the next ones are made.
 const BURST: u32 = 16;
 
 /// A queue whose lists hold pages in the state `State`.
+///
+/// Each direction has lists of its own, so that a device which leaves one queue alone does not stop the other.
 pub(crate) struct Lane<State: 'static> {
     queue: Arc<Queue<PfnList<State>>>,
+    spare: KVec<PfnBuffer>,
     in_flight: u32,
     silent: u32,
 }
 
 impl<State: 'static> Lane<State> {
     /// Begins with nothing under way.
-    pub(crate) fn new(queue: Arc<Queue<PfnList<State>>>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; [`ENODEV`] when the device is gone.
+    pub(crate) fn new(queue: Arc<Queue<PfnList<State>>>) -> Result<Self> {
+        // No more than the ring has room for, so that a list is never refused for want of room.
+        let size = queue.lock_bh().ok_or(ENODEV)?.size();
+        let lists = size.min(MAX_IN_FLIGHT) as usize;
+
+        let mut spare = KVec::with_capacity(lists, GFP_KERNEL)?;
+        for _ in 0..lists {
+            spare.push(PfnBuffer::new()?, GFP_KERNEL)?;
+        }
+
+        Ok(Self {
             queue,
+            spare,
             in_flight: 0,
             silent: 0,
-        }
+        })
     }
 
-    /// Returns how many lists the ring has room for.
-    pub(crate) fn size(&self) -> u32 {
-        self.queue.lock_bh().map_or(0, |queue| queue.size())
+    /// Takes memory for a list; [`None`] when all of it is under way.
+    pub(crate) fn buffer(&mut self) -> Option<PfnBuffer> {
+        self.spare.pop()
+    }
+
+    /// Puts back what [`buffer`](Self::buffer) gave.
+    pub(crate) fn recycle(&mut self, buffer: PfnBuffer) {
+        // There is room: it came from here.
+        let _ = self.spare.push_within_capacity(buffer);
     }
 
     /// Returns whether the device can be told anything.

@@ -42,9 +42,12 @@ impl Reserve {
     const LEAST: u32 = 16 * 256;
     const MOST: u32 = 128 * 256;
 
-    /// Sets apart a 64th of the guest's memory, within limits.
-    pub(crate) fn of(total: Units) -> Self {
-        Self(Units((total.0 / 64).clamp(Self::LEAST, Self::MOST)))
+    /// Sets apart `mib` MiB, or if that is 0 a 64th of the guest's memory, within limits.
+    pub(crate) fn of(total: Units, mib: u32) -> Self {
+        Self(Units(match mib {
+            0 => (total.0 / 64).clamp(Self::LEAST, Self::MOST),
+            mib => mib.saturating_mul(256),
+        }))
     }
 
     /// Returns how much of what the guest has `available` can be had.

@@ -22,6 +22,7 @@ mod debugfs;
 mod driver;
 mod lane;
 mod pace;
+mod params;
 mod resize;
 mod stats;
 mod tags;

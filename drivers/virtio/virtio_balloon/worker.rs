@@ -10,6 +10,7 @@ use crate::{
         Told,
         Voice, //
     },
+    params::reserve_mib,
     target::{
         Books,
         Release,
@@ -28,7 +29,6 @@ use guest::{
             Allocator,
             Balloon,
             Fresh,
-            PfnBuffer,
             PfnList,
             Removed,
             MAX_PFNS,
@@ -61,9 +61,6 @@ use kernel::{
 /// What the device has.
 const ACTUAL: Field<u32> = Field::new(4);
 
-/// The most lists under way, both directions together.
-const MAX_IN_FLIGHT: u32 = 64;
-
 /// The most lists made in one run.
 const STEPS: usize = 32;
 
@@ -86,11 +83,10 @@ pub(crate) struct Worker {
     inflate: Lane<Fresh>,
     deflate: Lane<Removed>,
     allocator: Allocator,
-    spare: KVec<PfnBuffer>,
     /// Pages that must not be used before the device has answered, but of which it could not be told.
     stranded: Option<PfnList<Removed>>,
     release: Release,
-    reserve: Reserve,
+    total: Units,
     pub(crate) back_off: BackOff,
     told: Told,
     voice: Voice,
@@ -115,26 +111,15 @@ impl Worker {
         deflate: Arc<Queue<PfnList<Removed>>>,
         release: Release,
     ) -> Result<Self> {
-        let inflate = Lane::new(inflate);
-        let deflate = Lane::new(deflate);
-
-        // No more than either ring has room for, so that a list is never refused for want of room.
-        let lists = MAX_IN_FLIGHT.min(inflate.size()).min(deflate.size()) as usize;
-        let mut spare = KVec::with_capacity(lists, GFP_KERNEL)?;
-        for _ in 0..lists {
-            spare.push(PfnBuffer::new()?, GFP_KERNEL)?;
-        }
-
         Ok(Self {
             // CAST: A page has at most a few dozen units.
             books: Books::new(PFNS_PER_PAGE as u32, release),
-            inflate,
-            deflate,
+            inflate: Lane::new(inflate)?,
+            deflate: Lane::new(deflate)?,
             allocator: Allocator::new()?,
-            spare,
             stranded: None,
             release,
-            reserve: Reserve::of(Units::from_bytes(MemInfo::now().total)),
+            total: Units::from_bytes(MemInfo::now().total),
             back_off: BackOff::new(),
             told: Told::new(),
             voice: Voice::new(),
@@ -167,20 +152,15 @@ impl Worker {
             let (buffer, pages) = list.unload();
             balloon.enqueue(pages);
             self.books.inflate_answered(amount);
-            self.recycle(buffer);
+            self.inflate.recycle(buffer);
         }
         while let Some(list) = self.deflate.answered() {
             let amount = Units(list.pfns());
             let (buffer, pages) = list.unload();
             drop(pages);
             self.books.deflate_answered(amount);
-            self.recycle(buffer);
+            self.deflate.recycle(buffer);
         }
-    }
-
-    fn recycle(&mut self, buffer: PfnBuffer) {
-        // There is room: all buffers come from here.
-        let _ = self.spare.push_within_capacity(buffer);
     }
 
     /// Takes steps towards the target.
@@ -229,13 +209,13 @@ impl Worker {
         if !self.inflate.is_usable() {
             return self.give_up(context);
         }
-        self.state = State::Inflating;
-        let Some(buffer) = self.spare.pop() else {
-            return Flow::Stop;
+        let Some(buffer) = self.inflate.buffer() else {
+            return self.stop(State::Waiting);
         };
+        self.state = State::Inflating;
 
         let spare = available().saturating_add(swap_free());
-        let spare = self.reserve.leaves(Units::from_bytes(spare));
+        let spare = Reserve::of(self.total, reserve_mib.get()).leaves(Units::from_bytes(spare));
         let wanted = amount.0 as usize / PFNS_PER_PAGE;
         let allowed = spare.min(amount).0 as usize / PFNS_PER_PAGE;
 
@@ -246,13 +226,13 @@ impl Worker {
             Ok(list) => {
                 let amount = Units(list.pfns());
                 if let Err(list) = self.inflate.tell(list) {
-                    self.recycle(list.unload().0);
+                    self.inflate.recycle(list.unload().0);
                     return self.give_up(context);
                 }
                 self.books.inflate_told(amount);
             }
             Err((buffer, _pages)) => {
-                self.recycle(buffer);
+                self.inflate.recycle(buffer);
                 enough = false;
             }
         }
@@ -287,17 +267,17 @@ impl Worker {
         if !self.deflate.is_usable() {
             return self.give_up(context);
         }
-        self.state = State::Deflating;
-        let Some(buffer) = self.spare.pop() else {
-            return Flow::Stop;
+        let Some(buffer) = self.deflate.buffer() else {
+            return self.stop(State::Waiting);
         };
+        self.state = State::Deflating;
 
         let pages = context.balloon.dequeue(amount.0 as usize / PFNS_PER_PAGE);
         let mut list = match buffer.load(pages) {
             Ok(list) => list,
             Err((buffer, _pages)) => {
                 // Nothing but no pages can be wrong: the device was told of these before.
-                self.recycle(buffer);
+                self.deflate.recycle(buffer);
                 return Flow::Pause(ISOLATED_PAUSE);
             }
         };
@@ -313,7 +293,7 @@ impl Worker {
             Ok(()) => Flow::Continue,
             Err(list) if self.release == Release::Told => {
                 self.books.deflate_answered(amount);
-                self.recycle(list.unload().0);
+                self.deflate.recycle(list.unload().0);
                 self.give_up(context)
             }
             Err(list) => {

@@ -32,8 +32,8 @@ enum Any {}
 
 struct Storage {
     /// Little endian. Only this array is lent to the device, which is not to be trusted to leave it alone; nothing is read
-    /// from it.
-    pfns: [u32; MAX_PFNS],
+    /// from it. It is an allocation of its own, because its size is one that kmalloc has.
+    pfns: KBox<[u32; MAX_PFNS]>,
 
     /// How many of them are in use.
     used: usize,
@@ -53,7 +53,7 @@ impl PfnBuffer {
     /// [`ENOMEM`].
     pub fn new() -> Result<Self> {
         let storage = Storage {
-            pfns: [0; MAX_PFNS],
+            pfns: KBox::init(pin_init::init_zeroed(), GFP_KERNEL)?,
             used: 0,
             pages: Pages::new(),
         };
@@ -151,7 +151,7 @@ unsafe impl<State: 'static> Buffer for PfnList<State> {
         // CAST: At most `MAX_PFNS` numbers.
         let len = (self.storage.used * size_of::<u32>()) as u32;
 
-        list.push_out(NonNull::from(&self.storage.pfns).cast(), len)
+        list.push_out(NonNull::from(&*self.storage.pfns).cast(), len)
     }
 
     fn capacity(&self) -> u32 {

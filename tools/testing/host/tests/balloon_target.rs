@@ -356,9 +356,12 @@ proptest! {
 
     /// The reserve is left alone, and small enough to matter only when little is left.
     #[test]
-    fn the_reserve_is_kept(total in any::<u32>(), available in any::<u32>()) {
-        let reserve = Reserve::of(Units(total));
+    fn the_reserve_is_kept(total in any::<u32>(), available in any::<u32>(), mib in 1..=u32::MAX) {
+        let reserve = Reserve::of(Units(total), 0);
         let leaves = reserve.leaves(Units(available)).0;
+        let wished = Reserve::of(Units(total), mib).leaves(Units(available));
+
+        prop_assert_eq!(wished.0, available.saturating_sub(mib.saturating_mul(256)));
 
         prop_assert!(leaves <= available.saturating_sub(16 * 256));
         prop_assert!(leaves >= available.saturating_sub(128 * 256));
