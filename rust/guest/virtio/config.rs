@@ -29,6 +29,9 @@ pub trait Value: Copy {
     /// The bytes of one value, zeroed.
     type Bytes: AsMut<[u8]> + AsRef<[u8]> + Default;
 
+    /// How many bytes are accessed at a time: 1, 2, 4 or 8. Transports take no other width.
+    const WIDTH: usize;
+
     /// Converts from what the device holds.
     fn from_bytes(bytes: Self::Bytes) -> Self;
 
@@ -40,6 +43,8 @@ macro_rules! impl_value {
     ($($int:ty),*) => {
         $(impl Value for $int {
             type Bytes = [u8; size_of::<$int>()];
+
+            const WIDTH: usize = size_of::<$int>();
 
             fn from_bytes(bytes: Self::Bytes) -> Self {
                 <$int>::from_le_bytes(bytes)
@@ -57,6 +62,8 @@ impl_value!(u8, u16, u32, u64);
 /// A MAC address.
 impl Value for [u8; 6] {
     type Bytes = [u8; 6];
+
+    const WIDTH: usize = 1;
 
     fn from_bytes(bytes: Self::Bytes) -> Self {
         bytes
@@ -94,17 +101,21 @@ impl<T: Value> Field<T> {
 impl<Ctx: DeviceContext> Device<Ctx> {
     /// Reads a field.
     ///
-    /// Process context: some transports sleep. The value is what the device says now. A field wider than 32 bits can be torn
+    /// Process context: some transports sleep. The value is what the device says now. A field of more than 32 bits can be torn
     /// by a change in the middle; read it by [`read_consistent`](Self::read_consistent).
     pub fn read<T: Value>(&self, field: Field<T>) -> T {
         let mut bytes = T::Bytes::default();
-        let buf = bytes.as_mut();
-        // CAST: A value is at most 8 bytes long.
-        let len = buf.len() as u32;
 
         if let Some(get) = self.config_ops().get {
-            // SAFETY: By the type invariant `self.as_raw()` is valid; `buf` is writable for `len` bytes.
-            unsafe { get(self.as_raw(), field.offset, buf.as_mut_ptr().cast(), len) };
+            for (offset, part) in (field.offset..)
+                .step_by(T::WIDTH)
+                .zip(bytes.as_mut().chunks_mut(T::WIDTH))
+            {
+                // CAST: A part is at most 8 bytes long.
+                let len = part.len() as u32;
+                // SAFETY: By the type invariant `self.as_raw()` is valid; `part` is writable for `len` bytes.
+                unsafe { get(self.as_raw(), offset, part.as_mut_ptr().cast(), len) };
+            }
         }
 
         T::from_bytes(bytes)
@@ -115,13 +126,17 @@ impl<Ctx: DeviceContext> Device<Ctx> {
     /// Process context: some transports sleep.
     pub fn write<T: Value>(&self, field: Field<T>, value: T) {
         let bytes = value.to_bytes();
-        let buf = bytes.as_ref();
-        // CAST: A value is at most 8 bytes long.
-        let len = buf.len() as u32;
 
         if let Some(set) = self.config_ops().set {
-            // SAFETY: By the type invariant `self.as_raw()` is valid; `buf` is readable for `len` bytes.
-            unsafe { set(self.as_raw(), field.offset, buf.as_ptr().cast(), len) };
+            for (offset, part) in (field.offset..)
+                .step_by(T::WIDTH)
+                .zip(bytes.as_ref().chunks(T::WIDTH))
+            {
+                // CAST: A part is at most 8 bytes long.
+                let len = part.len() as u32;
+                // SAFETY: By the type invariant `self.as_raw()` is valid; `part` is readable for `len` bytes.
+                unsafe { set(self.as_raw(), offset, part.as_ptr().cast(), len) };
+            }
         }
     }
 
