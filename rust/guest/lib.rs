@@ -16,6 +16,7 @@ pub mod chardev;
 pub mod completion;
 pub mod hw_random;
 pub mod mm;
+pub mod net;
 pub mod param;
 pub mod sched;
 pub mod time;

@@ -91,6 +91,16 @@ impl Drop for OwnedQueue {
     }
 }
 
+/// Returns the system's work queue for work that is not bound to a CPU; the kernel warns of the one that
+/// [`kernel::workqueue::system`] returns.
+pub fn system_dfl() -> &'static Queue {
+    // SAFETY: The system's work queues are made at boot and never go.
+    let wq = unsafe { bindings::system_dfl_wq };
+
+    // SAFETY: As above.
+    unsafe { Queue::from_raw(wq) }
+}
+
 /// Cancels `work`, waits for a run that is under way, and lets nobody queue it again: from then on
 /// [`Queue::enqueue`] gives it back.
 pub fn disable_sync<T, const ID: u64>(work: &Arc<T>)

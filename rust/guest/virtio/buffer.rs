@@ -120,33 +120,6 @@ impl<'a> Segments<'a> {
         self.push(ptr, len)
     }
 
-    /// Adds device-readable entries by means of C code that fills a scatter list: `fill` gets the free entries and returns
-    /// how many it filled.
-    ///
-    /// # Errors
-    ///
-    /// Those of `fill`; [`EINVAL`] when something device-writable was added before or `fill` returns too many.
-    pub(crate) fn push_out_with(
-        &mut self,
-        fill: impl FnOnce(&mut [bindings::scatterlist]) -> Result<usize>,
-    ) -> Result {
-        if self.out != self.total {
-            return Err(EINVAL);
-        }
-        let free = self.list.get_mut(self.total..).ok_or(EINVAL)?;
-        let len = free.len();
-        for entry in free.iter_mut() {
-            entry.page_link = 0;
-        }
-        let filled = fill(free)?;
-        if filled > len {
-            return Err(EINVAL);
-        }
-        self.total += filled;
-        self.out = self.total;
-        Ok(())
-    }
-
     fn push(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
         let entry = self.list.get_mut(self.total).ok_or(EINVAL)?;
 
@@ -169,14 +142,9 @@ impl<'a> Segments<'a> {
         let (out, inp) = used.split_at_mut(self.out);
 
         for list in [&mut *out, &mut *inp] {
-            let Some((last, rest)) = list.split_last_mut() else {
-                continue;
-            };
-            // What C code filled may have an end of its own.
-            for entry in rest {
-                entry.page_link &= !SG_END;
+            if let Some(last) = list.last_mut() {
+                last.page_link |= SG_END;
             }
-            last.page_link |= SG_END;
         }
 
         (out, inp)

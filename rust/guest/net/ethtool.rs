@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What `ethtool` can ask of a network device.
+//!
+//! C header: [`include/linux/ethtool.h`](srctree/include/linux/ethtool.h)
+
+use super::device::{
+    self,
+    Device, //
+};
+use crate::bindings;
+// The kernel crate knows no more of `net_device` than the name, but its `struct ethtool_ops` and functions name it.
+use ::kernel::bindings::{
+    ethtool_op_get_link,
+    ethtool_op_get_ts_info,
+    ethtool_virtdev_set_link_ksettings,
+    net_device as NetDevice, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::addr_of_mut, //
+};
+use kernel::{
+    error::to_result,
+    fmt,
+    prelude::*, //
+};
+
+/// Speed of a link that does not know its own.
+pub const SPEED_UNKNOWN: u32 = u32::MAX;
+
+/// Duplex mode of a link that does not know its own.
+pub const DUPLEX_UNKNOWN: u8 = 0xff;
+
+/// A virtual link's speed and duplex mode. They mean nothing to the device; some programs want to see them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// In Mbit/s.
+    pub speed: u32,
+    /// `DUPLEX_HALF`, `DUPLEX_FULL` or [`DUPLEX_UNKNOWN`].
+    pub duplex: u8,
+}
+
+/// The numbers of entries of the rings.
+#[derive(Clone, Copy)]
+pub struct Rings {
+    /// Of a receive queue.
+    pub rx: u32,
+    /// Of a transmit queue.
+    pub tx: u32,
+}
+
+/// What `ethtool -i` shows.
+pub struct DriverInfo<'a>(&'a mut bindings::ethtool_drvinfo);
+
+impl DriverInfo<'_> {
+    /// Sets the driver's name.
+    pub fn set_driver(&mut self, name: &CStr) {
+        copy(&mut self.0.driver, name.to_bytes());
+    }
+
+    /// Sets the device's name on its bus.
+    pub fn set_bus_info(&mut self, info: &CStr) {
+        copy(&mut self.0.bus_info, info.to_bytes());
+    }
+}
+
+/// Copies what fits and terminates it.
+fn copy(to: &mut [c_char], from: &[u8]) {
+    let room = to.len().saturating_sub(1);
+
+    to.fill(0);
+    for (to, from) in to.iter_mut().zip(from).take(room) {
+        // CAST: C's `char` is a byte.
+        *to = *from as c_char;
+    }
+}
+
+/// What a driver answers.
+///
+/// The link status and the time stamping abilities need no driver.
+#[vtable]
+pub trait Operations: device::Operations {
+    /// The names of the statistics of each receive queue, after `rxN_`.
+    const RX_STATISTICS: &'static [&'static str];
+
+    /// The names of the statistics of each transmit queue, after `txN_`.
+    const TX_STATISTICS: &'static [&'static str];
+
+    /// Says which driver and device this is.
+    fn driver_info(dev: &Device<Self>, info: &mut DriverInfo<'_>);
+
+    /// Returns the link's settings.
+    fn link(dev: &Device<Self>) -> Link;
+
+    /// Takes over what the user has set. Under the rtnl lock.
+    fn set_link(dev: &Device<Self>, link: Link);
+
+    /// Returns the sizes of the rings.
+    fn rings(dev: &Device<Self>) -> Rings;
+
+    /// Fills in the statistics of a receive queue, in the order of their names.
+    fn rx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]);
+
+    /// Fills in the statistics of a transmit queue, in the order of their names.
+    fn tx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]);
+}
+
+/// The operations as C has them.
+pub struct Table<T: device::Operations>(&'static bindings::ethtool_ops, PhantomData<fn() -> T>);
+
+impl<T: Operations> Table<T> {
+    /// The table of a driver that implements [`Operations`].
+    pub const fn new() -> Self {
+        Self(&Callbacks::<T>::OPS, PhantomData)
+    }
+}
+
+impl<T: Operations> Default for Table<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: device::Operations> Table<T> {
+    pub(super) fn as_ptr(&self) -> *const bindings::ethtool_ops {
+        self.0
+    }
+}
+
+/// A text that is cut off where its room ends.
+struct Text<'a> {
+    text: &'a mut [u8],
+    len: usize,
+}
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        for (to, from) in self.text.iter_mut().skip(self.len).zip(s.bytes()) {
+            *to = from;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}
+
+struct Callbacks<T: Operations>(PhantomData<T>);
+
+impl<T: Operations> Callbacks<T> {
+    const OPS: bindings::ethtool_ops = bindings::ethtool_ops {
+        get_drvinfo: Some(Self::get_drvinfo),
+        get_link: Some(ethtool_op_get_link),
+        get_ringparam: Some(Self::get_ringparam),
+        get_strings: Some(Self::get_strings),
+        get_sset_count: Some(Self::get_sset_count),
+        get_ethtool_stats: Some(Self::get_ethtool_stats),
+        get_ts_info: Some(ethtool_op_get_ts_info),
+        get_link_ksettings: Some(Self::get_link_ksettings),
+        set_link_ksettings: Some(Self::set_link_ksettings),
+        ..pin_init::zeroed()
+    };
+
+    unsafe extern "C" fn get_drvinfo(dev: *mut NetDevice, info: *mut bindings::ethtool_drvinfo) {
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
+
+        // SAFETY: The stack calls with a valid structure.
+        T::driver_info(dev, &mut DriverInfo(unsafe { &mut *info }));
+    }
+
+    unsafe extern "C" fn get_ringparam(
+        dev: *mut NetDevice,
+        ring: *mut bindings::ethtool_ringparam,
+        _kernel_ring: *mut bindings::kernel_ethtool_ringparam,
+        _extack: *mut bindings::netlink_ext_ack,
+    ) {
+        // SAFETY: The stack calls with a valid device of this type.
+        let rings = T::rings(unsafe { Device::<T>::from_raw(dev.cast()) });
+        // SAFETY: The stack calls with a valid structure.
+        let ring = unsafe { &mut *ring };
+
+        ring.rx_max_pending = rings.rx;
+        ring.rx_pending = rings.rx;
+        ring.tx_max_pending = rings.tx;
+        ring.tx_pending = rings.tx;
+    }
+
+    /// Returns how many statistics there are: as many as names, at any time.
+    fn count(dev: &Device<T>) -> usize {
+        let (rx, tx) = dev.queues();
+
+        rx * T::RX_STATISTICS.len() + tx * T::TX_STATISTICS.len()
+    }
+
+    unsafe extern "C" fn get_sset_count(dev: *mut NetDevice, set: c_int) -> c_int {
+        // CAST: The number of a string set.
+        if set as u32 != bindings::ethtool_stringset_ETH_SS_STATS {
+            return EOPNOTSUPP.to_errno();
+        }
+        // SAFETY: The stack calls with a valid device of this type.
+        // CAST: A device has few queues.
+        Self::count(unsafe { Device::<T>::from_raw(dev.cast()) }) as c_int
+    }
+
+    unsafe extern "C" fn get_strings(dev: *mut NetDevice, set: u32, data: *mut u8) {
+        const LEN: usize = bindings::ETH_GSTRING_LEN as usize;
+
+        if set != bindings::ethtool_stringset_ETH_SS_STATS {
+            return;
+        }
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
+        // SAFETY: `data` has room for as many strings as `get_sset_count()` has said.
+        let data =
+            unsafe { core::slice::from_raw_parts_mut(data.cast::<[u8; LEN]>(), Self::count(dev)) };
+        let (rx, tx) = dev.queues();
+        let names = (0..rx).flat_map(|q| T::RX_STATISTICS.iter().map(move |name| ("rx", q, name)));
+        let names = Iterator::chain(
+            names,
+            (0..tx).flat_map(|q| T::TX_STATISTICS.iter().map(move |name| ("tx", q, name))),
+        );
+
+        for (slot, (direction, queue, name)) in data.iter_mut().zip(names) {
+            slot.fill(0);
+            // The last byte stays the terminator.
+            let (text, _) = slot.split_at_mut(LEN - 1);
+            let mut out = Text { text, len: 0 };
+            // What does not fit is cut off.
+            let _ = fmt::Write::write_fmt(&mut out, fmt!("{direction}{queue}_{name}"));
+        }
+    }
+
+    unsafe extern "C" fn get_ethtool_stats(
+        dev: *mut NetDevice,
+        stats: *mut bindings::ethtool_stats,
+        data: *mut u64,
+    ) {
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
+        // SAFETY: The stack calls with a valid structure.
+        // CAST: A count of statistics.
+        let room = unsafe { (*stats).n_stats } as usize;
+        // SAFETY: `data` has room for as many values as the structure says.
+        let mut data = unsafe { core::slice::from_raw_parts_mut(data, room.min(Self::count(dev))) };
+        let (rx, tx) = dev.queues();
+
+        for queue in 0..rx {
+            let Some((values, rest)) = data.split_at_mut_checked(T::RX_STATISTICS.len()) else {
+                return;
+            };
+            T::rx_statistics(dev, queue, values);
+            data = rest;
+        }
+        for queue in 0..tx {
+            let Some((values, rest)) = data.split_at_mut_checked(T::TX_STATISTICS.len()) else {
+                return;
+            };
+            T::tx_statistics(dev, queue, values);
+            data = rest;
+        }
+    }
+
+    unsafe extern "C" fn get_link_ksettings(
+        dev: *mut NetDevice,
+        settings: *mut bindings::ethtool_link_ksettings,
+    ) -> c_int {
+        // SAFETY: The stack calls with a valid device of this type.
+        let link = T::link(unsafe { Device::<T>::from_raw(dev.cast()) });
+        // SAFETY: The stack calls with a valid structure.
+        let base = unsafe { &mut *addr_of_mut!((*settings).base) };
+
+        base.speed = link.speed;
+        base.duplex = link.duplex;
+        // CAST: The constant is 0xff.
+        base.port = bindings::PORT_OTHER as u8;
+        0
+    }
+
+    unsafe extern "C" fn set_link_ksettings(
+        raw: *mut NetDevice,
+        settings: *const bindings::ethtool_link_ksettings,
+    ) -> c_int {
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(raw.cast()) };
+        let Link {
+            mut speed,
+            mut duplex,
+        } = T::link(dev);
+
+        // SAFETY: The stack calls with valid pointers; the function checks what it copies.
+        let ret = to_result(unsafe {
+            ethtool_virtdev_set_link_ksettings(raw, settings, &mut speed, &mut duplex)
+        });
+        match ret {
+            Ok(()) => {
+                T::set_link(dev, Link { speed, duplex });
+                0
+            }
+            Err(error) => error.to_errno(),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a network device can do.
+//!
+//! C header: [`include/linux/netdev_features.h`](srctree/include/linux/netdev_features.h)
+
+use crate::bindings;
+use core::ops::{
+    BitOr,
+    BitOrAssign, //
+};
+
+/// What a device can do: the `NETIF_F_` bits.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features(pub(super) u64);
+
+macro_rules! features {
+    ($($(#[$attr:meta])* $name:ident = $bit:ident;)*) => {
+        impl Features {
+            $($(#[$attr])* pub const $name: Self = Self(1 << bindings::$bit);)*
+        }
+    };
+}
+
+features! {
+    /// Packets that are not linear.
+    SG = NETIF_F_SG_BIT;
+    /// Any checksum, on transmit.
+    HW_CSUM = NETIF_F_HW_CSUM_BIT;
+    /// Memory above what the CPU maps.
+    HIGHDMA = NETIF_F_HIGHDMA_BIT;
+    /// Segmentation of TCP over IPv4.
+    TSO = NETIF_F_TSO_BIT;
+    /// Segmentation of TCP over IPv6.
+    TSO6 = NETIF_F_TSO6_BIT;
+    /// Segmentation of TCP with the CWR bit.
+    TSO_ECN = NETIF_F_TSO_ECN_BIT;
+    /// Segmentation of UDP.
+    GSO_UDP_L4 = NETIF_F_GSO_UDP_L4_BIT;
+    /// The device checks what segmentation it is asked for.
+    GSO_ROBUST = NETIF_F_GSO_ROBUST_BIT;
+    /// Checksums, on receive.
+    RXCSUM = NETIF_F_RXCSUM_BIT;
+}
+
+impl BitOr for Features {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Features {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}

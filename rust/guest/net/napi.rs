@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! NAPI: polling in softirq context.
+//!
+//! A [`Napi`] instance owns a [`Handler`], and calls [`Handler::poll`] with an exclusive reference: the kernel never polls an
+//! instance on two CPUs at once, so what only the poll uses needs no lock. What others use as well is [`Handler::Shared`].
+//!
+//! # The end of a poll
+//!
+//! When [`Handler::poll`] says that it is [`Done`](Progress::Done), the instance
+//!
+//! 1. calls [`Handler::arm`], which turns the device's interrupt on and looks for work once more;
+//! 2. leaves the polling state. An interrupt that came in between is remembered by the kernel and begins another poll;
+//! 3. calls [`Handler::disarm`] when the kernel wants the interrupt off: because it polls again by itself.
+//!
+//! In step 3 the instance may be polled on another CPU already, so `disarm` gets no exclusive reference.
+//!
+//! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
+
+use super::page_pool::{
+    Params,
+    Pool,
+    PoolRef, //
+};
+use crate::{
+    bindings,
+    bottom_half, //
+};
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    ptr::{
+        addr_of,
+        NonNull, //
+    },
+};
+use kernel::{
+    container_of,
+    new_mutex,
+    prelude::*,
+    sync::Mutex,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
+};
+
+/// What a poll has achieved.
+pub enum Progress {
+    /// There is no work left; so many packets were processed, fewer than the budget.
+    Done(u32),
+
+    /// There is more to do: poll again.
+    Again,
+}
+
+/// What a NAPI instance runs.
+pub trait Handler: Send + 'static {
+    /// What contexts other than the poll use as well.
+    type Shared: Send + Sync + 'static;
+
+    /// The instance is about to be enabled. Process context.
+    fn start(&mut self, shared: &Self::Shared, pool: Option<PoolRef<'_>>) {
+        let _ = (shared, pool);
+    }
+
+    /// Processes at most [`Context::budget`] received packets.
+    ///
+    /// With a budget of 0 it may be called in hard interrupt context, by netpoll, to make room in the transmit ring; nothing
+    /// may be received then.
+    fn poll(&mut self, shared: &Self::Shared, cx: &mut Context<'_>) -> Progress;
+
+    /// Turns the device's interrupt on. Returns `false` when there is work after all.
+    fn arm(&mut self, shared: &Self::Shared) -> bool;
+
+    /// Turns the device's interrupt off.
+    fn disarm(shared: &Self::Shared);
+}
+
+/// The proof of being in a poll.
+///
+/// # Invariants
+///
+/// `napi` is valid and being polled on this CPU.
+pub struct Context<'a> {
+    napi: NonNull<bindings::napi_struct>,
+    budget: c_int,
+    pool: Option<&'a mut Pool>,
+    _not_send: NotThreadSafe,
+}
+
+impl Context<'_> {
+    #[inline]
+    pub(super) fn as_ptr(&self) -> *mut bindings::napi_struct {
+        self.napi.as_ptr()
+    }
+
+    /// Returns how many packets may be processed.
+    #[inline]
+    pub fn budget(&self) -> c_int {
+        self.budget
+    }
+
+    /// Returns the instance's page pool.
+    #[inline]
+    pub fn pool(&mut self) -> Option<PoolRef<'_>> {
+        self.pool.as_deref_mut().map(PoolRef::new)
+    }
+
+    /// Returns the MTU that the device has now.
+    #[inline]
+    pub fn mtu(&self) -> u32 {
+        // SAFETY: A NAPI instance that is polled belongs to a valid device.
+        let dev = unsafe { (*self.napi.as_ptr()).dev };
+        // SAFETY: As above; it can change at any time, as C's `READ_ONCE()` expects.
+        unsafe { addr_of!((*dev).mtu).read_volatile() }
+    }
+}
+
+/// Which queue of the device an instance is for; the kernel tells user space.
+#[derive(Clone, Copy)]
+pub(super) enum Direction {
+    Receive,
+    Transmit,
+}
+
+/// A NAPI instance. A [`Device`](super::device::Device) makes and owns it.
+///
+/// # Invariants
+///
+/// - `napi` is added to a device that outlives this value; it is enabled exactly while `enabled` holds `true`.
+/// - `handler` and `pool` are reached only by the poll, and with the instance disabled and `enabled` locked.
+#[pin_data(PinnedDrop)]
+pub struct Napi<H: Handler> {
+    #[pin]
+    napi: Opaque<bindings::napi_struct>,
+    #[pin]
+    enabled: Mutex<bool>,
+    handler: UnsafeCell<H>,
+    pool: UnsafeCell<Option<Pool>>,
+    shared: H::Shared,
+    direction: Direction,
+    queue: u16,
+}
+
+// SAFETY: A NAPI instance is bound to no thread; `handler` and `shared` are `Send`.
+unsafe impl<H: Handler> Send for Napi<H> {}
+
+// SAFETY: By the type invariant nobody has two references to `handler`; `shared` is `Sync`, and C synchronises the rest.
+unsafe impl<H: Handler> Sync for Napi<H> {}
+
+impl<H: Handler> Napi<H> {
+    /// Makes an instance, disabled, for queue `queue` of `dev`.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is valid, and stays so until the instance has been dropped.
+    pub(super) unsafe fn new(
+        dev: *mut bindings::net_device,
+        direction: Direction,
+        queue: u16,
+        handler: H,
+        shared: H::Shared,
+        pool: Option<Params>,
+    ) -> impl PinInit<Self, Error> {
+        let init = try_pin_init!(Self {
+            napi: Opaque::zeroed(),
+            enabled <- new_mutex!(false, "guest::net::Napi::enabled"),
+            handler: UnsafeCell::new(handler),
+            pool: UnsafeCell::new(match pool {
+                // SAFETY: By the safety requirements `dev` outlives the pool, which the instance drops.
+                Some(params) => Some(unsafe { Pool::new(dev, params)? }),
+                None => None,
+            }),
+            shared,
+            direction,
+            queue,
+        }? Error);
+
+        init.pin_chain(move |this| {
+            let napi = this.napi.get();
+
+            // INVARIANT: Added here, and disabled.
+            match direction {
+                // SAFETY: `napi` is zeroed and pinned; `drop()` removes it, before `dev` goes.
+                Direction::Receive => unsafe {
+                    bindings::netif_napi_add(dev, napi, Some(Self::poll_callback))
+                },
+                // SAFETY: As above.
+                Direction::Transmit => unsafe {
+                    bindings::netif_napi_add_tx(dev, napi, Some(Self::poll_callback))
+                },
+            }
+            // SAFETY: Nobody has a reference to `pool` yet.
+            if let Some(pool) = unsafe { &*this.pool.get() } {
+                // SAFETY: The instance is disabled now and when it drops the pool.
+                unsafe { pool.belong_to(napi) };
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns what the handler shares.
+    #[inline]
+    pub fn shared(&self) -> &H::Shared {
+        &self.shared
+    }
+
+    /// Enables the instance and lets it poll once. To be called from [`Operations::open`].
+    ///
+    /// Does nothing when it is enabled already.
+    ///
+    /// [`Operations::open`]: super::device::Operations::open
+    pub fn enable(&self) {
+        let mut enabled = self.enabled.lock();
+        if *enabled {
+            return;
+        }
+
+        {
+            // SAFETY: By the type invariant nobody else uses it: the instance is disabled.
+            let handler = unsafe { &mut *self.handler.get() };
+            // SAFETY: As above.
+            let pool = unsafe { &mut *self.pool.get() };
+            handler.start(&self.shared, pool.as_mut().map(PoolRef::new));
+        }
+
+        *enabled = true;
+        // SAFETY: The instance is added and disabled.
+        unsafe { bindings::napi_enable(self.napi.get()) };
+        self.tell(self.napi.get());
+
+        // What the device used before now has raised no interrupt that anybody saw.
+        let _off = bottom_half::disable();
+        self.schedule(|| H::disarm(&self.shared));
+    }
+
+    /// Disables the instance, and waits for a poll that is under way. To be called from [`Operations::stop`].
+    ///
+    /// Does nothing when it is disabled already.
+    ///
+    /// [`Operations::stop`]: super::device::Operations::stop
+    pub fn disable(&self) {
+        let mut enabled = self.enabled.lock();
+        if !*enabled {
+            return;
+        }
+
+        self.tell(core::ptr::null_mut());
+        // SAFETY: The instance is added and enabled.
+        unsafe { bindings::napi_disable(self.napi.get()) };
+        *enabled = false;
+    }
+
+    /// Tells the device which instance polls its queue.
+    fn tell(&self, napi: *mut bindings::napi_struct) {
+        let kind = match self.direction {
+            Direction::Receive => bindings::netdev_queue_type_NETDEV_QUEUE_TYPE_RX,
+            Direction::Transmit => bindings::netdev_queue_type_NETDEV_QUEUE_TYPE_TX,
+        };
+
+        // SAFETY: By the type invariant the instance belongs to a valid device.
+        let dev = unsafe { (*self.napi.get()).dev };
+        // SAFETY: As above; the device has this queue.
+        unsafe { bindings::netif_queue_set_napi(dev, u32::from(self.queue), kind, napi) };
+    }
+
+    /// Has the instance polled soon, after calling `disarm` to turn the interrupt off. Any context.
+    ///
+    /// Does nothing when the instance is disabled or about to be polled anyway.
+    #[inline]
+    pub fn schedule(&self, disarm: impl FnOnce()) {
+        let napi = self.napi.get();
+
+        // SAFETY: The instance is added.
+        if unsafe { bindings::napi_schedule_prep(napi) } {
+            disarm();
+            // SAFETY: `napi_schedule_prep()` has given the right to call this.
+            unsafe { bindings::__napi_schedule(napi) };
+        }
+    }
+
+    unsafe extern "C" fn poll_callback(napi: *mut bindings::napi_struct, budget: c_int) -> c_int {
+        let ptr: *mut Opaque<bindings::napi_struct> = napi.cast();
+        // SAFETY: The kernel calls with the `napi_struct` of a `Napi`, which is dropped only after the last poll.
+        let this = unsafe { &*container_of!(ptr, Self, napi) };
+
+        let progress = {
+            // SAFETY: By the type invariant nobody else uses it: one CPU polls an instance.
+            let handler = unsafe { &mut *this.handler.get() };
+            // SAFETY: As above.
+            let pool = unsafe { &mut *this.pool.get() };
+            // INVARIANT: This is a poll.
+            let mut cx = Context {
+                // SAFETY: The kernel does not call with a null pointer.
+                napi: unsafe { NonNull::new_unchecked(napi) },
+                budget,
+                pool: pool.as_mut(),
+                _not_send: PhantomData,
+            };
+
+            match handler.poll(&this.shared, &mut cx) {
+                // CAST: A budget is a small positive number.
+                Progress::Done(work) if budget > 0 && work < budget as u32 => {
+                    if handler.arm(&this.shared) {
+                        Some(work)
+                    } else {
+                        H::disarm(&this.shared);
+                        None
+                    }
+                }
+                _ => None,
+            }
+        };
+
+        let Some(work) = progress else {
+            return budget;
+        };
+        // CAST: Less than the budget.
+        let work = work as c_int;
+        // SAFETY: This is the poll of the instance, and it has done less than its budget.
+        if !unsafe { bindings::napi_complete_done(napi, work) } {
+            // The instance cannot be freed before this softirq is over.
+            H::disarm(&this.shared);
+        }
+        work
+    }
+}
+
+#[pinned_drop]
+impl<H: Handler> PinnedDrop for Napi<H> {
+    fn drop(self: Pin<&mut Self>) {
+        let mut enabled = self.enabled.lock();
+        if *enabled {
+            // SAFETY: The instance is added and enabled.
+            unsafe { bindings::napi_disable(self.napi.get()) };
+            *enabled = false;
+        }
+
+        // The pool goes first: it refers to the instance.
+        // SAFETY: The instance is disabled, so nobody else uses it.
+        drop(unsafe { (*self.pool.get()).take() });
+        // SAFETY: The instance is added and disabled.
+        unsafe { bindings::netif_napi_del(self.napi.get()) };
+    }
+}

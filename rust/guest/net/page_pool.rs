@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page pools: memory to receive into, recycled by the stack.
+//!
+//! A pool belongs to one NAPI instance, which owns it: only the instance's poll allocates from it, which the C API demands
+//! and does not check, and what the stack frees on the same CPU goes back to the pool without a lock.
+//!
+//! C header: [`include/net/page_pool/helpers.h`](srctree/include/net/page_pool/helpers.h)
+
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::from_err_ptr,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+/// The size of the smallest [`Fragment`], and what each size is a multiple of.
+///
+/// A power of two that divides a page, so that a fragment's address is a multiple of it too.
+pub const UNIT: usize = 2048;
+
+const _: () = assert!(PAGE_SIZE % UNIT == 0);
+
+/// What a pool is made for.
+#[derive(Clone, Copy)]
+pub struct Params {
+    /// The order of the pool's pages: no fragment is larger than one of them.
+    pub order: u32,
+
+    /// How many pages the pool keeps for reuse.
+    pub entries: u32,
+}
+
+/// A page pool.
+///
+/// # Invariants
+///
+/// - `pool` is valid and owned by this value; nobody else allocates from it.
+/// - `max` is the size of its pages, less than [`UNIT`] times [`UNIT`] bytes.
+pub(super) struct Pool {
+    pool: NonNull<bindings::page_pool>,
+    max: usize,
+}
+
+// SAFETY: A pool is bound to no thread, only to one user at a time.
+unsafe impl Send for Pool {}
+
+impl Pool {
+    /// Makes a pool for the device `dev`. Sleeps.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is valid as long as the pool, and is unregistered while it still is valid.
+    pub(super) unsafe fn new(dev: *mut bindings::net_device, params: Params) -> Result<Self> {
+        let max = PAGE_SIZE.checked_shl(params.order).ok_or(EINVAL)?;
+        if max / UNIT >= UNIT {
+            // The number of units would not fit into the bits that are zero in an address.
+            return Err(EINVAL);
+        }
+        let mut raw = bindings::page_pool_params::default();
+
+        {
+            // SAFETY: The two views of this union have the same fields.
+            let fast = unsafe { raw.__bindgen_anon_1.fast.as_mut() };
+            fast.order = params.order;
+            fast.pool_size = params.entries;
+            fast.nid = bindings::NUMA_NO_NODE;
+        }
+        raw.__bindgen_anon_2.slow.netdev = dev;
+
+        // SAFETY: `raw` is initialised; C copies it. By the safety requirements `dev` lives long enough.
+        let pool = from_err_ptr(unsafe { bindings::page_pool_create(&raw) })?;
+
+        // INVARIANT: It has just been made.
+        Ok(Self {
+            pool: NonNull::new(pool).ok_or(ENOMEM)?,
+            max,
+        })
+    }
+
+    /// Lets what is freed in the polls of `napi` go back without a lock.
+    ///
+    /// # Safety
+    ///
+    /// `napi` is disabled, it alone uses the pool from now on, and it is disabled again and valid when the pool is dropped.
+    pub(super) unsafe fn belong_to(&self, napi: *mut bindings::napi_struct) {
+        // SAFETY: By the type invariant the pool is valid; the rest are the safety requirements.
+        unsafe { bindings::page_pool_enable_direct_recycling(self.pool.as_ptr(), napi) };
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the pool is valid and owned. C keeps it until the last fragment has been freed.
+        unsafe { bindings::page_pool_destroy(self.pool.as_ptr()) };
+    }
+}
+
+/// Whether an allocation may sleep for memory to become free.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// In process context.
+    Yes,
+    /// In a poll.
+    No,
+}
+
+/// The pool of a NAPI instance, in its hands.
+pub struct PoolRef<'a>(&'a mut Pool);
+
+impl<'a> PoolRef<'a> {
+    pub(super) fn new(pool: &'a mut Pool) -> Self {
+        Self(pool)
+    }
+
+    /// Allocates a fragment of at least `units` times [`UNIT`] bytes. Returns [`None`] when there is no memory, or the size is
+    /// zero or more than a page of the pool.
+    ///
+    /// A fragment is larger than asked when the rest of its page is of no use to anybody else.
+    #[inline]
+    pub fn alloc(&mut self, units: u32, wait: Wait) -> Option<Fragment> {
+        let mut size = units.checked_mul(UNIT as u32)?;
+        if size == 0 || size as usize > self.0.max {
+            return None;
+        }
+
+        let gfp = match wait {
+            Wait::Yes => bindings::GFP_KERNEL,
+            Wait::No => bindings::GFP_ATOMIC,
+        };
+        // SAFETY: By the type invariant the pool is valid, and the exclusive reference makes this its only user.
+        let ptr = unsafe {
+            bindings::page_pool_alloc_va(
+                self.0.pool.as_ptr(),
+                &mut size,
+                gfp | bindings::__GFP_NOWARN,
+            )
+        };
+
+        // INVARIANT: Pages are multiples of `UNIT`, and so is each size that is asked of the pool, so address and size are.
+        Some(Fragment {
+            ptr: NonNull::new(ptr.cast())?,
+            size,
+            _owned: PhantomData,
+        })
+    }
+}
+
+/// A piece of a page of a pool.
+///
+/// It can be freed in any context, also after the pool's owner is gone.
+///
+/// # Invariants
+///
+/// - `ptr` is valid for `size` bytes, which this value owns one reference of its page for.
+/// - Both are multiples of [`UNIT`].
+pub struct Fragment {
+    ptr: NonNull<u8>,
+    size: u32,
+    _owned: PhantomData<u8>,
+}
+
+// SAFETY: A fragment is memory, bound to no thread.
+unsafe impl Send for Fragment {}
+
+impl Fragment {
+    /// Returns where it begins.
+    #[inline]
+    pub(super) fn as_ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// Returns the size in bytes.
+    #[inline]
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Returns the page, or the first of the pages, that the fragment is a piece of, and where in it it begins.
+    #[inline]
+    pub(super) fn page(&self) -> (*mut bindings::page, u32) {
+        // SAFETY: By the type invariant `ptr` is in the linear map.
+        let page = unsafe { bindings::virt_to_head_page(self.ptr.as_ptr().cast()) };
+        // SAFETY: `page` is valid.
+        let base = unsafe { bindings::page_address(page) };
+
+        // CAST: A pool's page is far smaller than 4 GiB.
+        (
+            page,
+            (self.ptr.as_ptr() as usize).wrapping_sub(base as usize) as u32,
+        )
+    }
+
+    /// Gives up the value; the reference is the caller's to pass on.
+    #[inline]
+    pub(super) fn forget(self) -> NonNull<u8> {
+        core::mem::ManuallyDrop::new(self).ptr
+    }
+
+    /// Gives up the value for a number, which is not zero.
+    #[inline]
+    pub(super) fn into_packed(self) -> usize {
+        let units = self.size as usize / UNIT;
+
+        // By the type invariant of `Pool` the number is below `UNIT`, where the address has zeros.
+        self.forget().as_ptr() as usize | units
+    }
+
+    /// Restores the value.
+    ///
+    /// # Safety
+    ///
+    /// `packed` comes from [`into_packed`](Self::into_packed) and is restored once.
+    #[inline]
+    pub(super) unsafe fn from_packed(packed: usize) -> Self {
+        let ptr = (packed & !(UNIT - 1)) as *mut u8;
+
+        // INVARIANT: By the safety requirements these are the parts of a fragment.
+        Self {
+            // SAFETY: The pointer of a fragment is not null.
+            ptr: unsafe { NonNull::new_unchecked(ptr) },
+            // CAST: A fragment's size fits, see `into_packed()`.
+            size: ((packed & (UNIT - 1)) * UNIT) as u32,
+            _owned: PhantomData,
+        }
+    }
+}
+
+impl Drop for Fragment {
+    fn drop(&mut self) {
+        let (page, _) = self.page();
+        // SAFETY: By the type invariant `page` is valid and comes from a page pool.
+        let desc = unsafe { bindings::pp_page_to_nmdesc(page) };
+        // SAFETY: As above; a pool lives at least as long as its pages.
+        let pool = unsafe { (*desc).pp };
+
+        // SAFETY: By the type invariant one reference is owned, and it is given up here.
+        unsafe { bindings::page_pool_put_full_page(pool, page, false) };
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Transmit queues.
+//!
+//! The kernel takes a lock per transmit queue before it calls a driver's `ndo_start_xmit`. A [`Transmit`] value is what that
+//! lock protects: the device keeps one per queue, and every method gets an exclusive reference, from `ndo_start_xmit` and
+//! from the queue's NAPI instance alike, which takes the same lock. So
+//!
+//! - a driver needs no lock of its own between sending and reclaiming;
+//! - stopping and waking the queue cannot race with each other: there is no need for the memory barriers by which drivers
+//!   without that lock close the gap between "the ring is full" and "the queue is stopped";
+//! - netpoll, which only tries to take the lock, cannot find the queue's state locked by whom it has interrupted.
+//!
+//! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
+
+use super::{
+    device::{
+        Device,
+        Operations, //
+    },
+    napi::{
+        Context,
+        Handler,
+        Napi,
+        Progress, //
+    },
+    skbuff::{
+        DropReason,
+        TxSkBuff, //
+    },
+};
+use crate::bindings;
+use core::{
+    cell::UnsafeCell,
+    ptr::{
+        addr_of,
+        NonNull, //
+    },
+};
+use kernel::{
+    cpu::CpuId,
+    prelude::*, //
+};
+
+/// What became of a packet.
+pub enum Xmit {
+    /// The driver has it, or has freed it.
+    Taken,
+
+    /// The stack is to try again later. A queue that is stopped in time never needs this.
+    Busy(TxSkBuff),
+}
+
+/// The state of one transmit queue.
+pub trait Transmit: Send + Sized + 'static {
+    /// The driver's device.
+    type Device: Operations<Transmit = Self>;
+
+    /// Sends a packet. Softirqs are off.
+    fn xmit(&mut self, queue: &TxQueue<'_, Self::Device>, skb: TxSkBuff) -> Xmit;
+
+    /// Reclaims what the device has sent, and wakes the queue. In the poll of the queue's NAPI instance.
+    fn complete(&mut self, queue: &TxQueue<'_, Self::Device>, cx: &Context<'_>) -> Progress;
+
+    /// Turns the device's interrupt on. Returns `false` when there is something to reclaim after all.
+    fn arm(&mut self) -> bool;
+
+    /// Turns the device's interrupt off.
+    fn disarm(&mut self);
+}
+
+/// A transmit queue whose lock is held.
+///
+/// # Invariants
+///
+/// `txq` is the device's queue of number `index`, and its lock is held by the current context.
+pub struct TxQueue<'a, D: Operations> {
+    dev: &'a Device<D>,
+    txq: NonNull<bindings::netdev_queue>,
+    side: &'a Side<D>,
+    index: u16,
+}
+
+impl<'a, D: Operations> TxQueue<'a, D> {
+    /// Returns the device.
+    #[inline]
+    pub fn device(&self) -> &'a Device<D> {
+        self.dev
+    }
+
+    /// Returns the queue's number.
+    #[inline]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Returns whether the stack has another packet at hand, so that telling the device can wait. Only in
+    /// [`Transmit::xmit`].
+    #[inline]
+    pub fn xmit_more(&self) -> bool {
+        // SAFETY: Softirqs are off, so this stays on one CPU.
+        unsafe { bindings::netdev_xmit_more() }
+    }
+
+    /// Counts a packet in flight of `bytes` bytes, for byte queue limits. Returns whether the device is to be told now;
+    /// `more` is what [`xmit_more`](Self::xmit_more) returned.
+    #[inline]
+    pub fn sent(&self, bytes: u32, more: bool) -> bool {
+        // SAFETY: By the type invariant `txq` is valid and locked.
+        unsafe { bindings::__netdev_tx_sent_queue(self.txq.as_ptr(), bytes, more) }
+    }
+
+    /// Counts what has been reclaimed, for byte queue limits: to the byte what was [`sent`](Self::sent). May wake the queue
+    /// if these limits had stopped it.
+    #[inline]
+    pub fn completed(&self, packets: u32, bytes: u32) {
+        // SAFETY: By the type invariant `txq` is valid and locked.
+        unsafe { bindings::netdev_tx_completed_queue(self.txq.as_ptr(), packets, bytes) };
+    }
+
+    /// Stops the queue: the stack keeps its packets until [`wake`](Self::wake).
+    pub fn stop(&self) {
+        // SAFETY: By the type invariant `txq` is valid.
+        unsafe { bindings::netif_tx_stop_queue(self.txq.as_ptr()) };
+    }
+
+    /// Wakes the queue if it was stopped, and returns whether it was.
+    pub fn wake(&self) -> bool {
+        // SAFETY: By the type invariant `txq` is valid.
+        let stopped = unsafe { bindings::netif_tx_queue_stopped(self.txq.as_ptr()) };
+
+        if stopped {
+            // SAFETY: By the type invariant `txq` is valid.
+            unsafe { bindings::netif_tx_wake_queue(self.txq.as_ptr()) };
+        }
+        stopped
+    }
+
+    /// Has the queue's NAPI instance polled, after calling `disarm` to turn the interrupt off.
+    #[inline]
+    pub fn schedule(&self, disarm: impl FnOnce()) {
+        self.side.napi.schedule(disarm);
+    }
+}
+
+/// What a device keeps for one transmit queue.
+///
+/// # Invariants
+///
+/// `state` is reached only with the lock of the queue held.
+#[pin_data]
+pub(super) struct Side<D: Operations> {
+    state: UnsafeCell<D::Transmit>,
+    #[pin]
+    pub(super) napi: Napi<Reclaim<D>>,
+}
+
+// SAFETY: By the type invariant nobody has two references to `state`, which is `Send`.
+unsafe impl<D: Operations> Sync for Side<D> {}
+
+// SAFETY: The state is `Send`, and so is the NAPI instance.
+unsafe impl<D: Operations> Send for Side<D> {}
+
+impl<D: Operations> Side<D> {
+    pub(super) fn new(
+        state: D::Transmit,
+        napi: impl PinInit<Napi<Reclaim<D>>, Error>,
+    ) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            state: UnsafeCell::new(state),
+            napi <- napi,
+        }? Error)
+    }
+}
+
+/// The NAPI handler of a transmit queue. It has no state: the lock of the queue protects that.
+pub struct Reclaim<D: Operations>(core::marker::PhantomData<fn() -> D>);
+
+impl<D: Operations> Reclaim<D> {
+    pub(super) fn new() -> Self {
+        Self(core::marker::PhantomData)
+    }
+}
+
+/// Which queue a [`Reclaim`] is for.
+///
+/// # Invariants
+///
+/// `dev` is valid as long as the value is in use.
+pub struct Of<D: Operations> {
+    dev: NonNull<Device<D>>,
+    index: u16,
+}
+
+// SAFETY: A `Device` may be shared between threads.
+unsafe impl<D: Operations> Send for Of<D> {}
+
+// SAFETY: As above.
+unsafe impl<D: Operations> Sync for Of<D> {}
+
+impl<D: Operations> Of<D> {
+    /// # Safety
+    ///
+    /// `dev` stays valid as long as the value is in use.
+    pub(super) unsafe fn new(dev: NonNull<Device<D>>, index: u16) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self { dev, index }
+    }
+
+    /// Calls `f` with the lock of the queue held. Softirqs are off.
+    fn with_lock<R>(&self, f: impl FnOnce(&mut D::Transmit, &TxQueue<'_, D>) -> R) -> Option<R> {
+        // SAFETY: By the type invariant.
+        let dev = unsafe { self.dev.as_ref() };
+        let side = dev.side(self.index)?;
+        let txq = dev.txq(self.index);
+
+        // CAST: A CPU number is small.
+        let cpu = CpuId::current().as_u32() as c_int;
+        // SAFETY: `txq` is valid; the poll runs with softirqs off.
+        unsafe { bindings::__netif_tx_lock(txq.as_ptr(), cpu) };
+
+        // INVARIANT: The lock has just been taken.
+        let queue = TxQueue {
+            dev,
+            txq,
+            side,
+            index: self.index,
+        };
+        // SAFETY: By the type invariant of `Side` the lock makes this the only reference.
+        let result = f(unsafe { &mut *side.state.get() }, &queue);
+
+        // SAFETY: The lock was taken above, on this CPU.
+        unsafe { bindings::__netif_tx_unlock(txq.as_ptr()) };
+        Some(result)
+    }
+}
+
+impl<D: Operations> Handler for Reclaim<D> {
+    type Shared = Of<D>;
+
+    fn poll(&mut self, shared: &Of<D>, cx: &mut Context<'_>) -> Progress {
+        shared
+            .with_lock(|state, queue| state.complete(queue, cx))
+            .unwrap_or(Progress::Done(0))
+    }
+
+    fn arm(&mut self, shared: &Of<D>) -> bool {
+        shared.with_lock(|state, _| state.arm()).unwrap_or(true)
+    }
+
+    fn disarm(shared: &Of<D>) {
+        shared.with_lock(|state, _| state.disarm());
+    }
+}
+
+/// `ndo_start_xmit`.
+///
+/// # Safety
+///
+/// Called by the stack, for a device of this type, with the lock of the packet's queue held.
+pub(super) unsafe extern "C" fn start_xmit_callback<D: Operations>(
+    skb: *mut bindings::sk_buff,
+    dev: *mut bindings::net_device,
+) -> bindings::netdev_tx_t {
+    // SAFETY: The stack calls with a valid packet and passes it on.
+    let skb = unsafe { TxSkBuff::from_raw(NonNull::new_unchecked(skb)) };
+    // SAFETY: The packet is valid.
+    let index = unsafe { addr_of!((*skb.as_ptr()).queue_mapping).read() };
+    // SAFETY: The stack calls with a valid device of this type.
+    let dev = unsafe { &*dev.cast::<Device<D>>() };
+
+    let Some(side) = dev.side(index) else {
+        skb.free(DropReason::NotSpecified);
+        return bindings::netdev_tx_NETDEV_TX_OK;
+    };
+    // INVARIANT: The stack holds the lock of the queue that it sends to.
+    let queue = TxQueue {
+        dev,
+        txq: dev.txq(index),
+        side,
+        index,
+    };
+
+    // SAFETY: By the type invariant of `Side` the lock makes this the only reference.
+    match unsafe { &mut *side.state.get() }.xmit(&queue, skb) {
+        Xmit::Taken => bindings::netdev_tx_NETDEV_TX_OK,
+        Xmit::Busy(skb) => {
+            let _ = skb.into_raw();
+            bindings::netdev_tx_NETDEV_TX_BUSY
+        }
+    }
+}
