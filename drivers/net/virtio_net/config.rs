@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device's configuration (VirtIO 1.3, 5.1.3 and 5.1.4), and what follows from it for the interface.
+
+use crate::rx::{
+    FRAME_OVERHEAD,
+    MEMORY, //
+};
+use guest::{
+    net::device,
+    virtio::{
+        self,
+        config::Field,
+        Features, //
+    }, //
+};
+use kernel::{
+    device::Core,
+    prelude::*, //
+};
+
+guest::virtio_features! {
+    /// Feature bits that the driver implements.
+    pub(crate) enum Feature {
+        /// The device computes checksums.
+        Csum = 0,
+        /// Packets for the guest may lack a checksum.
+        GuestCsum = 1,
+        /// The configuration has an MTU.
+        Mtu = 3,
+        /// The configuration has an address.
+        Mac = 5,
+        /// A legacy device cuts any packet of TCP.
+        Gso = 6,
+        /// The device cuts packets of TCP over IPv4.
+        HostTso4 = 11,
+        /// The device cuts packets of TCP over IPv6.
+        HostTso6 = 12,
+        /// The device cuts packets of TCP that have the CWR bit.
+        HostEcn = 13,
+        /// A received packet can lie in several buffers.
+        MrgRxbuf = 15,
+        /// The configuration has the link's status.
+        Status = 16,
+        /// A legacy device does not mind where the header ends.
+        AnyLayout = 27,
+        /// The device cuts packets of UDP.
+        HostUso = 56,
+    }
+}
+
+/// The address.
+pub(crate) const MAC: Field<[u8; 6]> = Field::new(0);
+
+/// The link's status.
+pub(crate) const STATUS: Field<u16> = Field::new(6);
+
+/// The MTU.
+pub(crate) const MTU: Field<u16> = Field::new(10);
+
+/// `STATUS`: the link is up.
+pub(crate) const LINK_UP: u16 = 1;
+
+/// The range of the MTU that IP and the stack can work with.
+pub(crate) const MIN_MTU: u32 = 68;
+pub(crate) const MAX_MTU: u32 = 65535;
+
+/// The MTU of a device that does not say.
+pub(crate) const DEFAULT_MTU: u32 = 1500;
+
+/// The largest order of memory that a buffer is made of: larger ones are hard to get.
+const MAX_ORDER: u32 = 2;
+
+/// Gives up what the device's configuration makes unusable.
+pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<Feature>) -> Result {
+    if features.contains(Feature::Mtu) {
+        let mtu = u32::from(dev.read(MTU));
+
+        if mtu < MIN_MTU {
+            dev_warn!(
+                dev,
+                "the device asks for an MTU of {mtu}, which is too small; ignored\n"
+            );
+            features.remove(Feature::Mtu);
+        } else if !features.contains(Feature::MrgRxbuf) && single_units(mtu).is_none() {
+            dev_warn!(
+                dev,
+                "the device asks for an MTU of {mtu}, too large without mergeable buffers; ignored\n"
+            );
+            features.remove(Feature::Mtu);
+        }
+    }
+
+    // A device that computes no checksums cannot cut packets either (5.1.3.1).
+    if !features.contains(Feature::Csum) {
+        for feature in [
+            Feature::Gso,
+            Feature::HostTso4,
+            Feature::HostTso6,
+            Feature::HostEcn,
+            Feature::HostUso,
+        ] {
+            features.remove(feature);
+        }
+    }
+    Ok(())
+}
+
+/// Returns the device's MTU, if it has one.
+///
+/// # Errors
+///
+/// [`EINVAL`]: it is another one than [`validate`] has seen.
+pub(crate) fn mtu(
+    dev: &virtio::Device<Core<'_>>,
+    features: &Features<Feature>,
+) -> Result<Option<u32>> {
+    if !features.contains(Feature::Mtu) {
+        return Ok(None);
+    }
+
+    let mtu = u32::from(dev.read(MTU));
+    if mtu < MIN_MTU || (!features.contains(Feature::MrgRxbuf) && single_units(mtu).is_none()) {
+        dev_err!(
+            dev,
+            "the device has changed its MTU to {mtu} meanwhile; not driven\n"
+        );
+        return Err(EINVAL);
+    }
+    Ok(Some(mtu))
+}
+
+/// Returns how many units a buffer takes that holds every frame by itself, if it can be had.
+pub(crate) fn single_units(mtu: u32) -> Option<u32> {
+    // CAST: A small constant.
+    let frame = mtu + FRAME_OVERHEAD + crate::header::LEN as u32;
+    let units = MEMORY.units(frame);
+
+    (MEMORY.order(units) <= MAX_ORDER).then_some(units)
+}
+
+/// Returns what the interface can do: from the beginning, and what the user can change.
+pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, device::Features) {
+    let mut changeable = device::Features::default();
+    let mut active = device::Features::RXCSUM;
+
+    if cfg!(CONFIG_64BIT) {
+        active |= device::Features::HIGHDMA;
+    }
+    if features.contains(Feature::Csum) {
+        changeable |= device::Features::HW_CSUM | device::Features::SG;
+        if features.contains(Feature::Gso) {
+            changeable |=
+                device::Features::TSO | device::Features::TSO6 | device::Features::TSO_ECN;
+        }
+        for (feature, ability) in [
+            (Feature::HostTso4, device::Features::TSO),
+            (Feature::HostTso6, device::Features::TSO6),
+            (Feature::HostEcn, device::Features::TSO_ECN),
+            (Feature::HostUso, device::Features::GSO_UDP_L4),
+        ] {
+            if features.contains(feature) {
+                changeable |= ability;
+            }
+        }
+        active |= device::Features::GSO_ROBUST | changeable;
+    }
+    (active, changeable)
+}

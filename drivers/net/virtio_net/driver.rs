@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver's side of the virtio bus.
+
+use crate::{
+    config::{
+        self,
+        Feature,
+        MAC, //
+    },
+    header::{
+        Format,
+        Rules, //
+    },
+    interface::{
+        Interface,
+        Link, //
+    },
+    link::Monitor,
+    rx::{
+        Receiver,
+        Sizing,
+        MEMORY, //
+    },
+    sizing::Mergeable,
+    tx::Sender, //
+};
+use core::pin::Pin;
+use guest::{
+    net::{
+        address::MacAddr,
+        buffer::{
+            RxBuffer,
+            TxFrame, //
+        },
+        device::{
+            Device,
+            NewDevice,
+            ReceiveQueue,
+            Registration, //
+        },
+        ethtool::Rings,
+        page_pool,
+        stats::Writer, //
+    },
+    virtio::{
+        self,
+        Callback,
+        Features,
+        Interrupt,
+        Queue, //
+    }, //
+};
+use kernel::{
+    device::{
+        Bound,
+        Core, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    }, //
+};
+
+guest::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::id::NET)]);
+
+/// The numbers of the queues.
+const RECEIVE: u32 = 0;
+const TRANSMIT: u32 = 1;
+
+/// Implementation of the virtio driver.
+pub(crate) struct Driver;
+
+/// What the driver keeps per device.
+#[pin_data]
+pub(crate) struct Data {
+    #[pin]
+    registration: Mutex<Option<Registration<Interface>>>,
+    monitor: Arc<Monitor>,
+    dev: ARef<Device<Interface>>,
+}
+
+impl virtio::Driver for Driver {
+    type Feature = Feature;
+    type Data<'bound> = Data;
+
+    const ID_TABLE: virtio::IdTable = &ID_TABLE;
+
+    fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<Feature>) -> Result {
+        config::validate(dev, features)
+    }
+
+    fn probe<'bound>(
+        dev: &'bound virtio::Device<Core<'_>>,
+        features: Features<Feature>,
+    ) -> impl PinInit<Data, Error> + 'bound {
+        pin_init::pin_init_scope(move || {
+            let mut queues = dev.virtqueues();
+            let rx = queues.add(c"input.0", Callback::Enabled, 1)?;
+            let tx = queues.add(c"output.0", Callback::Enabled, TxFrame::MAX_SEGMENTS)?;
+            queues.find()?;
+
+            let net = interface(dev, features, rx, tx)?;
+            let monitor = Monitor::new(dev.into(), net.clone())?;
+
+            Ok(try_pin_init!(Data {
+                registration <- new_mutex!(None, "virtio_net_rust::Data::registration"),
+                monitor,
+                dev: net,
+            }))
+        })
+    }
+
+    fn init<'bound>(dev: &'bound virtio::Device<Core<'_>>, data: Pin<&'bound Data>) -> Result {
+        *data.registration.lock() = Some(Registration::new(data.dev.clone(), dev.as_ref())?);
+        data.monitor.check_soon();
+        Ok(())
+    }
+
+    fn vq_callback(data: Pin<&Data>, vq: &Interrupt<'_>) {
+        match vq.index() {
+            RECEIVE => {
+                if let Some(napi) = data.dev.receive().first() {
+                    napi.schedule(|| vq.disable_cb());
+                }
+            }
+            TRANSMIT => {
+                if let Some(napi) = data.dev.reclaim(0) {
+                    napi.schedule(|| vq.disable_cb());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn config_changed(_dev: &virtio::Device<Bound>, data: Pin<&Data>) {
+        data.monitor.check_soon();
+    }
+
+    fn unbind<'bound>(_dev: &'bound virtio::Device<Core<'_>>, data: Pin<&Data>) {
+        data.monitor.stop();
+        let registration = data.registration.lock().take();
+        drop(registration);
+    }
+}
+
+/// Makes the network device.
+fn interface(
+    dev: &virtio::Device<Core<'_>>,
+    features: Features<Feature>,
+    rx: Arc<Queue<RxBuffer>>,
+    tx: Arc<Queue<TxFrame>>,
+) -> Result<ARef<Device<Interface>>> {
+    let mergeable = features.contains(Feature::MrgRxbuf);
+    let format = Format::new(features.is_modern(), mergeable);
+    let mtu = config::mtu(dev, &features)?;
+    let rings = Rings {
+        rx: rx.lock_bh().ok_or(ENXIO)?.size(),
+        tx: tx.lock_bh().ok_or(ENXIO)?.size(),
+    };
+
+    let rx_stats = Writer::new()?;
+    let tx_stats = Writer::new()?;
+    let (rx_counters, tx_counters) = (rx_stats.counters(), tx_stats.counters());
+    let data = try_init!(Interface {
+        vdev: dev.into(),
+        features,
+        rx: rx_counters,
+        tx: tx_counters,
+        rings,
+        link: Link::new(),
+    }? Error);
+
+    let single = config::single_units(mtu.unwrap_or(config::DEFAULT_MTU)).ok_or(EINVAL)?;
+    let (sizing, order) = if mergeable {
+        (Sizing::Mergeable(Mergeable::new(MEMORY)), 0)
+    } else {
+        (Sizing::Single(single), MEMORY.order(single))
+    };
+    let rules = Rules {
+        missing_checksums: features.contains(Feature::GuestCsum),
+        mergeable,
+        max_buffers: u16::try_from(rings.rx).unwrap_or(u16::MAX),
+    };
+    let receiver = Receiver::new(0, format, rules, sizing, rx_stats);
+    let sender = Sender::new(tx, rings.tx, format, features.any_layout(), tx_stats);
+
+    let mut receivers = KVec::with_capacity(1, GFP_KERNEL)?;
+    receivers.push(
+        ReceiveQueue {
+            handler: receiver,
+            shared: rx,
+            pool: Some(page_pool::Params {
+                order,
+                entries: rings.rx,
+            }),
+        },
+        GFP_KERNEL,
+    )?;
+    let mut senders = KVec::with_capacity(1, GFP_KERNEL)?;
+    senders.push(sender, GFP_KERNEL)?;
+
+    let mut net = NewDevice::new(receivers, senders, data)?;
+    let (active, changeable) = config::abilities(&features);
+    net.set_features(active, changeable);
+    net.set_flexible();
+    net.set_mtu(
+        config::MIN_MTU,
+        mtu.unwrap_or(config::MAX_MTU),
+        mtu.unwrap_or(config::DEFAULT_MTU),
+    );
+    if features.any_layout() {
+        // CAST: At most 12.
+        net.set_needed_headroom(format.len() as u16);
+    }
+    net.set_carrier_off();
+
+    let addr = features.contains(Feature::Mac).then(|| dev.read(MAC));
+    match addr.and_then(MacAddr::new) {
+        Some(addr) => net.set_address(addr),
+        None => {
+            if addr.is_some() {
+                dev_warn!(
+                    dev,
+                    "the device has an invalid address; a random one is used\n"
+                );
+            }
+            net.set_random_address();
+        }
+    }
+
+    Ok(net.share())
+}

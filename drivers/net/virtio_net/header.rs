@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The header before each packet (VirtIO 1.3, 5.1.6).
+//!
+//! On transmit it tells the device what the stack leaves to it; on receive it tells the stack what the device has left
+//! undone, or done already. What a device says is checked in one place, [`Header::received`], against the packet it
+//! belongs to.
+//!
+//! This file uses nothing but `core`.
+
+/// The header is this long when it counts buffers: with VIRTIO_F_VERSION_1 or VIRTIO_NET_F_MRG_RXBUF.
+pub(crate) const LEN: usize = 12;
+
+/// The header of a legacy device without mergeable buffers.
+pub(crate) const LEGACY_LEN: usize = 10;
+
+/// `flags`: a checksum is missing, at `csum_start` plus `csum_offset`.
+pub(crate) const NEEDS_CSUM: u8 = 1;
+
+/// `flags`: the device has verified the checksums.
+pub(crate) const DATA_VALID: u8 = 2;
+
+/// `gso_type`: an ordinary packet.
+pub(crate) const GSO_NONE: u8 = 0;
+
+/// `gso_type`: TCP over IPv4.
+pub(crate) const GSO_TCPV4: u8 = 1;
+
+/// `gso_type`: TCP over IPv6.
+pub(crate) const GSO_TCPV6: u8 = 4;
+
+/// `gso_type`: UDP, each segment a packet of its own.
+pub(crate) const GSO_UDP_L4: u8 = 5;
+
+/// `gso_type`, added to one of TCP: the CWR bit is set.
+pub(crate) const GSO_ECN: u8 = 0x80;
+
+/// The length of an IPv4 header without options: no transport header begins before that.
+const MIN_NETWORK_HEADER: u16 = 20;
+
+/// The length of a checksum.
+const CHECKSUM_LEN: u32 = 2;
+
+/// How a device wants and writes headers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Format {
+    /// The header counts buffers.
+    pub(crate) long: bool,
+    /// The fields are big endian: a legacy device's are the guest's.
+    pub(crate) big_endian: bool,
+}
+
+impl Format {
+    /// Returns the format for a device: `modern` with VIRTIO_F_VERSION_1, `mergeable` with VIRTIO_NET_F_MRG_RXBUF.
+    pub(crate) const fn new(modern: bool, mergeable: bool) -> Self {
+        Self {
+            long: modern || mergeable,
+            big_endian: !modern && cfg!(target_endian = "big"),
+        }
+    }
+
+    /// Returns the length of a header.
+    pub(crate) const fn len(&self) -> usize {
+        if self.long {
+            LEN
+        } else {
+            LEGACY_LEN
+        }
+    }
+
+    fn to_device(self, value: u16) -> [u8; 2] {
+        if self.big_endian {
+            value.to_be_bytes()
+        } else {
+            value.to_le_bytes()
+        }
+    }
+
+    fn from_device(self, bytes: [u8; 2]) -> u16 {
+        if self.big_endian {
+            u16::from_be_bytes(bytes)
+        } else {
+            u16::from_le_bytes(bytes)
+        }
+    }
+}
+
+/// Where a checksum is missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Checksum {
+    /// Where the bytes to sum begin.
+    pub(crate) start: u16,
+    /// Where the sum goes, from `start`.
+    pub(crate) offset: u16,
+}
+
+/// How the device is to cut a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Segmentation {
+    /// One of the `GSO_` constants.
+    pub(crate) gso_type: u8,
+    /// The payload of each segment.
+    pub(crate) size: u16,
+    /// How many bytes the device may want to look at, from the beginning of the packet: a hint.
+    pub(crate) header_len: u16,
+}
+
+/// What the device has to say about the checksums of a received packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Nothing.
+    Unknown,
+    /// They are right.
+    Verified,
+    /// One is missing, and the packet never was on a wire.
+    Missing(Checksum),
+}
+
+/// A received packet's header, checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Received {
+    /// What is known of its checksums.
+    pub(crate) verdict: Verdict,
+    /// Over how many buffers the packet is spread: at least 1.
+    pub(crate) buffers: u16,
+}
+
+/// What is wrong with a received header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// It asks for something that was not negotiated.
+    NotNegotiated,
+    /// The checksum would lie outside the packet.
+    Checksum,
+    /// It counts no buffers, or more than the ring has.
+    Buffers,
+}
+
+/// What was negotiated, as far as received headers are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rules {
+    /// Packets may lack a checksum: VIRTIO_NET_F_GUEST_CSUM.
+    pub(crate) missing_checksums: bool,
+    /// Packets may be spread over buffers: VIRTIO_NET_F_MRG_RXBUF.
+    pub(crate) mergeable: bool,
+    /// The most buffers that the ring holds.
+    pub(crate) max_buffers: u16,
+}
+
+/// A header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Header {
+    pub(crate) flags: u8,
+    pub(crate) gso_type: u8,
+    pub(crate) hdr_len: u16,
+    pub(crate) gso_size: u16,
+    pub(crate) csum_start: u16,
+    pub(crate) csum_offset: u16,
+    pub(crate) num_buffers: u16,
+}
+
+impl Header {
+    /// Makes the header of a packet to send.
+    #[inline]
+    pub(crate) fn to_send(checksum: Option<Checksum>, segmentation: Option<Segmentation>) -> Self {
+        let mut header = Self::default();
+
+        if let Some(checksum) = checksum {
+            header.flags = NEEDS_CSUM;
+            header.csum_start = checksum.start;
+            header.csum_offset = checksum.offset;
+        }
+        if let Some(segmentation) = segmentation {
+            header.gso_type = segmentation.gso_type;
+            header.gso_size = segmentation.size;
+            header.hdr_len = segmentation.header_len;
+        }
+        header
+    }
+
+    /// Returns the bytes for a device. A format that is not [`long`](Format::long) uses the first [`LEGACY_LEN`].
+    #[inline]
+    pub(crate) fn to_bytes(self, format: Format) -> [u8; LEN] {
+        if self == Self::default() {
+            // Most packets leave nothing to the device.
+            return [0; LEN];
+        }
+
+        let [hdr_len_0, hdr_len_1] = format.to_device(self.hdr_len);
+        let [gso_size_0, gso_size_1] = format.to_device(self.gso_size);
+        let [csum_start_0, csum_start_1] = format.to_device(self.csum_start);
+        let [csum_offset_0, csum_offset_1] = format.to_device(self.csum_offset);
+        let [num_buffers_0, num_buffers_1] = format.to_device(self.num_buffers);
+        [
+            self.flags,
+            self.gso_type,
+            hdr_len_0,
+            hdr_len_1,
+            gso_size_0,
+            gso_size_1,
+            csum_start_0,
+            csum_start_1,
+            csum_offset_0,
+            csum_offset_1,
+            num_buffers_0,
+            num_buffers_1,
+        ]
+    }
+
+    /// Reads the bytes of a device. Where the format is not [`long`](Format::long), the last two are not the device's and
+    /// are ignored.
+    #[inline]
+    pub(crate) fn from_bytes(bytes: &[u8; LEN], format: Format) -> Self {
+        let [flags, gso_type, a0, a1, b0, b1, c0, c1, d0, d1, e0, e1] = *bytes;
+
+        Self {
+            flags,
+            gso_type,
+            hdr_len: format.from_device([a0, a1]),
+            gso_size: format.from_device([b0, b1]),
+            csum_start: format.from_device([c0, c1]),
+            csum_offset: format.from_device([d0, d1]),
+            num_buffers: if format.long {
+                format.from_device([e0, e1])
+            } else {
+                0
+            },
+        }
+    }
+
+    /// Checks the header of a received packet, of which `len` bytes lie in the first buffer, without the header.
+    ///
+    /// A device that has negotiated no segmentation for the guest sends no packet that is to be cut.
+    #[inline]
+    pub(crate) fn received(&self, len: u32, rules: &Rules) -> Result<Received, Fault> {
+        if self.gso_type != GSO_NONE {
+            return Err(Fault::NotNegotiated);
+        }
+
+        let buffers = if rules.mergeable { self.num_buffers } else { 1 };
+        if buffers == 0 || buffers > rules.max_buffers {
+            return Err(Fault::Buffers);
+        }
+
+        let verdict = if self.flags & NEEDS_CSUM != 0 {
+            if !rules.missing_checksums {
+                return Err(Fault::NotNegotiated);
+            }
+            let end = u32::from(self.csum_start) + u32::from(self.csum_offset) + CHECKSUM_LEN;
+            if self.csum_start < MIN_NETWORK_HEADER || (buffers == 1 && end > len) {
+                return Err(Fault::Checksum);
+            }
+            Verdict::Missing(Checksum {
+                start: self.csum_start,
+                offset: self.csum_offset,
+            })
+        } else if self.flags & DATA_VALID != 0 {
+            Verdict::Verified
+        } else {
+            Verdict::Unknown
+        };
+
+        Ok(Received { verdict, buffers })
+    }
+}

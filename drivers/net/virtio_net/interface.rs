@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The network device: what the stack and `ethtool` ask of it.
+
+use crate::{
+    config::{
+        Feature,
+        MAC, //
+    },
+    counters::{
+        rx,
+        tx, //
+    },
+    rx::Receiver,
+    tx::Sender,
+};
+use guest::{
+    net::{
+        address::MacAddr,
+        device::{
+            self,
+            Device,
+            Stats, //
+        },
+        ethtool,
+        stats::Counters, //
+    },
+    virtio::{
+        self,
+        Features, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+/// What the device's operations need.
+pub(crate) struct Interface {
+    pub(crate) vdev: ARef<virtio::Device>,
+    pub(crate) features: Features<Feature>,
+    pub(crate) rx: Arc<Counters<{ rx::COUNT }>>,
+    pub(crate) tx: Arc<Counters<{ tx::COUNT }>>,
+    pub(crate) rings: ethtool::Rings,
+    pub(crate) link: Link,
+}
+
+/// The link's settings, which only `ethtool` looks at.
+pub(crate) struct Link {
+    speed: Atomic<u32>,
+    duplex: Atomic<u32>,
+}
+
+impl Link {
+    pub(crate) fn new() -> Self {
+        Self {
+            speed: Atomic::new(ethtool::SPEED_UNKNOWN),
+            duplex: Atomic::new(u32::from(ethtool::DUPLEX_UNKNOWN)),
+        }
+    }
+}
+
+#[vtable]
+impl device::Operations for Interface {
+    type Transmit = Sender;
+    type Receive = Receiver;
+
+    const ETHTOOL: ethtool::Table<Self> = ethtool::Table::new();
+
+    fn open(dev: &Device<Self>) -> Result {
+        dev.enable();
+        Ok(())
+    }
+
+    fn stop(dev: &Device<Self>) {
+        dev.disable();
+    }
+
+    fn stats(dev: &Device<Self>) -> Stats {
+        let rx = dev.data().rx.read();
+        let tx = dev.data().tx.read();
+
+        Stats {
+            rx_packets: rx[rx::PACKETS],
+            rx_bytes: rx[rx::BYTES],
+            rx_errors: rx[rx::SHORT] + rx[rx::BAD_HEADER] + rx[rx::MISSING_BUFFERS],
+            rx_dropped: rx[rx::DROPS],
+            rx_length_errors: rx[rx::SHORT] + rx[rx::MISSING_BUFFERS],
+            rx_frame_errors: rx[rx::BAD_HEADER],
+            tx_packets: tx[tx::PACKETS],
+            tx_bytes: tx[tx::BYTES],
+            tx_errors: tx[tx::DROPS],
+            tx_dropped: tx[tx::DROPS],
+            tx_fifo_errors: tx[tx::DROPS],
+        }
+    }
+
+    /// Tells a legacy device of its new address; others have a command for that.
+    fn set_address(dev: &Device<Self>, addr: MacAddr) -> Result {
+        let data = dev.data();
+
+        if data.features.contains(Feature::Mac) && !data.features.is_modern() {
+            data.vdev.write(MAC, addr.to_bytes());
+        }
+        Ok(())
+    }
+
+    /// Looks for what was sent, in case an interrupt was lost.
+    fn tx_timeout(dev: &Device<Self>, queue: u32) {
+        dev_warn!(
+            dev.data().vdev,
+            "transmit queue {} has been stopped for a long time\n",
+            queue
+        );
+        // CAST: A device has few queues.
+        if let Some(napi) = dev.reclaim(queue as u16) {
+            napi.schedule(|| {});
+        }
+    }
+}
+
+#[vtable]
+impl ethtool::Operations for Interface {
+    const RX_STATISTICS: &'static [&'static str] = &rx::NAMES;
+    const TX_STATISTICS: &'static [&'static str] = &tx::NAMES;
+
+    fn driver_info(dev: &Device<Self>, info: &mut ethtool::DriverInfo<'_>) {
+        info.set_driver(crate::NAME);
+        if let Some(parent) = dev.data().vdev.parent() {
+            info.set_bus_info(parent.name());
+        }
+    }
+
+    fn link(dev: &Device<Self>) -> ethtool::Link {
+        let link = &dev.data().get_ref().link;
+
+        ethtool::Link {
+            speed: link.speed.load(Relaxed),
+            // CAST: It was a `u8`.
+            duplex: link.duplex.load(Relaxed) as u8,
+        }
+    }
+
+    fn set_link(dev: &Device<Self>, new: ethtool::Link) {
+        let link = &dev.data().get_ref().link;
+
+        link.speed.store(new.speed, Relaxed);
+        link.duplex.store(u32::from(new.duplex), Relaxed);
+    }
+
+    fn rings(dev: &Device<Self>) -> ethtool::Rings {
+        dev.data().rings
+    }
+
+    fn rx_statistics(dev: &Device<Self>, _queue: usize, values: &mut [u64]) {
+        copy(&dev.data().rx.read(), values);
+    }
+
+    fn tx_statistics(dev: &Device<Self>, _queue: usize, values: &mut [u64]) {
+        copy(&dev.data().tx.read(), values);
+    }
+}
+
+fn copy(from: &[u64], to: &mut [u64]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+}

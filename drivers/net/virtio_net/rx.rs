@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receive queues.
+//!
+//! A buffer becomes a packet where it lies: nothing is copied. The poll refills the ring when a good part of it is empty, and
+//! polls on when there was no memory and the ring runs dry.
+
+use crate::{
+    counters::rx as counter,
+    header::{
+        Checksum,
+        Format,
+        Header,
+        Received,
+        Rules,
+        Verdict,
+        LEN, //
+    },
+    sizing::{
+        Memory,
+        Mergeable, //
+    },
+};
+use guest::{
+    net::{
+        buffer::RxBuffer,
+        napi::{
+            Context,
+            Handler,
+            Progress, //
+        },
+        page_pool::{
+            PoolRef,
+            Wait,
+            UNIT, //
+        },
+        skbuff::{
+            DropReason,
+            PartialChecksum,
+            RxSkBuff,
+            ETH_HLEN,
+            MAX_FRAGS, //
+        },
+        stats::Writer, //
+    },
+    virtio::{
+        buffer::Used,
+        Queue,
+        Virtqueue, //
+    }, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    sync::Arc, //
+};
+
+/// An Ethernet header with a VLAN tag.
+pub(crate) const FRAME_OVERHEAD: u32 = ETH_HLEN + 4;
+
+/// What receive buffers are made of.
+pub(crate) const MEMORY: Memory = Memory {
+    // CAST: Both are a few KiB.
+    unit: UNIT as u32,
+    page: PAGE_SIZE as u32,
+    overhead: RxBuffer::HEADROOM + RxBuffer::TAILROOM,
+};
+
+/// How many buffers are taken from the ring at a time.
+const BATCH: usize = 16;
+
+/// How large buffers are.
+pub(crate) enum Sizing {
+    /// A packet can have several; their size follows the packets.
+    Mergeable(Mergeable),
+    /// A packet has one, of so many units.
+    Single(u32),
+}
+
+/// What the poll of a receive queue has for itself.
+pub(crate) struct Receiver {
+    index: u16,
+    format: Format,
+    rules: Rules,
+    sizing: Sizing,
+    taken: Taken,
+    stats: Writer<{ counter::COUNT }>,
+}
+
+/// Buffers that have been taken from the ring and not looked at yet, so that the queue's lock is not taken for each.
+struct Taken {
+    buffers: [Option<Used<RxBuffer>>; BATCH],
+    next: usize,
+}
+
+impl Taken {
+    fn new() -> Self {
+        Self {
+            buffers: [const { None }; BATCH],
+            next: BATCH,
+        }
+    }
+
+    /// Returns the next buffer that the device has used.
+    #[inline]
+    fn next(&mut self, queue: &Queue<RxBuffer>) -> Option<Used<RxBuffer>> {
+        if let Some(used) = self.buffers.get_mut(self.next).and_then(Option::take) {
+            self.next += 1;
+            return Some(used);
+        }
+
+        let mut vq = queue.lock()?;
+        for slot in &mut self.buffers {
+            *slot = vq.get_buf();
+            if slot.is_none() {
+                break;
+            }
+        }
+        drop(vq);
+
+        self.next = 1;
+        self.buffers.first_mut()?.take()
+    }
+}
+
+impl Receiver {
+    pub(crate) fn new(
+        index: u16,
+        format: Format,
+        rules: Rules,
+        sizing: Sizing,
+        stats: Writer<{ counter::COUNT }>,
+    ) -> Self {
+        Self {
+            index,
+            format,
+            rules,
+            sizing,
+            taken: Taken::new(),
+            stats,
+        }
+    }
+
+    /// Returns how many units the next buffer takes.
+    #[inline]
+    fn units(&self, mtu: u32) -> u32 {
+        match &self.sizing {
+            Sizing::Mergeable(sizing) => {
+                // CAST: Small numbers.
+                let frame = mtu
+                    .saturating_add(FRAME_OVERHEAD)
+                    .saturating_add(self.format.len() as u32);
+                sizing.units(frame, MAX_FRAGS as u32)
+            }
+            Sizing::Single(units) => *units,
+        }
+    }
+
+    /// Fills the ring. Returns `false` when there was no memory and the ring runs dry.
+    fn refill(
+        &mut self,
+        vq: &mut Virtqueue<'_, RxBuffer>,
+        pool: &mut PoolRef<'_>,
+        units: u32,
+        counts: &mut [u64; counter::COUNT],
+    ) -> bool {
+        let mut enough = true;
+
+        while vq.num_free() > 0 {
+            let Some(buffer) = pool.alloc(units, Wait::No).and_then(RxBuffer::new) else {
+                counts[counter::REFILL_FAILURES] += 1;
+                enough = vq.num_free() < vq.size() - vq.size() / 4;
+                break;
+            };
+            if vq.add_inbuf(buffer).is_err() {
+                break;
+            }
+        }
+
+        if vq.kick_prepare() && vq.notify() {
+            counts[counter::KICKS] += 1;
+        }
+        enough
+    }
+
+    /// Makes a packet of a buffer, and the ones that follow if it says so, and hands it to the stack.
+    fn frame(
+        &mut self,
+        used: Used<RxBuffer>,
+        queue: &Queue<RxBuffer>,
+        cx: &mut Context<'_>,
+        counts: &mut [u64; counter::COUNT],
+    ) {
+        match self.assemble(used, queue, cx) {
+            Ok(skb) => {
+                counts[counter::PACKETS] += 1;
+                counts[counter::BYTES] += u64::from(skb.len());
+                if let Sizing::Mergeable(sizing) = &mut self.sizing {
+                    sizing.observe(skb.len());
+                }
+                skb.receive(self.index, cx);
+            }
+            Err(reason) => {
+                counts[counter::DROPS] += 1;
+                counts[reason] += 1;
+            }
+        }
+    }
+
+    /// Makes a packet, or says which counter its loss belongs to.
+    #[inline]
+    fn assemble(
+        &mut self,
+        Used { buffer, len }: Used<RxBuffer>,
+        queue: &Queue<RxBuffer>,
+        cx: &Context<'_>,
+    ) -> core::result::Result<RxSkBuff, usize> {
+        // CAST: At most 12.
+        let skip = self.format.len() as u32;
+        let data_len = match len.checked_sub(skip) {
+            Some(data_len) if data_len >= ETH_HLEN => data_len,
+            _ => return Err(counter::SHORT),
+        };
+        let header = buffer.read::<LEN>().ok_or(counter::SHORT)?;
+        let Received { verdict, buffers } = Header::from_bytes(&header, self.format)
+            .received(data_len, &self.rules)
+            .map_err(|_| counter::BAD_HEADER)?;
+
+        let built = RxSkBuff::build(buffer, skip, len, cx).map_err(|_| counter::NO_MEMORY);
+        let mut skb = if buffers > 1 {
+            self.append(built, buffers - 1, queue)?
+        } else {
+            built?
+        };
+
+        match verdict {
+            Verdict::Unknown => {}
+            Verdict::Verified => skb.set_checksum_verified(),
+            Verdict::Missing(Checksum { start, offset }) => {
+                if skb
+                    .set_partial_checksum(PartialChecksum { start, offset })
+                    .is_err()
+                {
+                    skb.free(DropReason::DeviceHeader);
+                    return Err(counter::BAD_HEADER);
+                }
+            }
+        }
+        Ok(skb)
+    }
+
+    /// Appends `more` buffers. They are used up even if the packet is lost already.
+    fn append(
+        &mut self,
+        mut packet: core::result::Result<RxSkBuff, usize>,
+        more: u16,
+        queue: &Queue<RxBuffer>,
+    ) -> core::result::Result<RxSkBuff, usize> {
+        for _ in 0..more {
+            let Some(Used { buffer, len }) = self.taken.next(queue) else {
+                if let Ok(skb) = packet {
+                    skb.free(DropReason::DeviceHeader);
+                }
+                return Err(counter::MISSING_BUFFERS);
+            };
+
+            let Ok(mut skb) = packet else {
+                continue;
+            };
+            packet = if len == 0 {
+                skb.free(DropReason::DeviceHeader);
+                Err(counter::SHORT)
+            } else if skb.append(buffer, len).is_err() {
+                skb.free(DropReason::NoMemory);
+                Err(counter::NO_MEMORY)
+            } else {
+                Ok(skb)
+            };
+        }
+        packet
+    }
+}
+
+impl Handler for Receiver {
+    type Shared = Arc<Queue<RxBuffer>>;
+
+    /// Fills the ring while it is allowed to wait for memory.
+    fn start(&mut self, queue: &Self::Shared, pool: Option<PoolRef<'_>>) {
+        let Some(mut pool) = pool else {
+            return;
+        };
+        let units = match self.sizing {
+            Sizing::Mergeable(_) => 1,
+            Sizing::Single(units) => units,
+        };
+
+        loop {
+            let Some(buffer) = pool.alloc(units, Wait::Yes).and_then(RxBuffer::new) else {
+                // The first poll tries again.
+                break;
+            };
+            let Some(mut vq) = queue.lock_bh() else {
+                return;
+            };
+            if vq.num_free() == 0 || vq.add_inbuf(buffer).is_err() {
+                break;
+            }
+        }
+        if let Some(mut vq) = queue.lock_bh() {
+            vq.kick();
+        }
+    }
+
+    fn poll(&mut self, queue: &Self::Shared, cx: &mut Context<'_>) -> Progress {
+        // CAST: A budget is not negative.
+        let budget = cx.budget() as u32;
+        let mut counts = [0; counter::COUNT];
+        let mut work = 0;
+
+        if budget == 0 {
+            return Progress::Done(0);
+        }
+        match queue.lock() {
+            Some(mut vq) => vq.disable_cb(),
+            None => return Progress::Done(0),
+        }
+
+        while work < budget {
+            let Some(used) = self.taken.next(queue) else {
+                break;
+            };
+            self.frame(used, queue, cx, &mut counts);
+            work += 1;
+        }
+
+        let units = self.units(cx.mtu());
+        let mut enough = true;
+        if let (Some(mut vq), Some(mut pool)) = (queue.lock(), cx.pool()) {
+            if vq.num_free() > budget.min(vq.size()) / 2 {
+                enough = self.refill(&mut vq, &mut pool, units, &mut counts);
+            }
+        }
+        self.stats.add_all(&counts);
+
+        if work < budget && enough {
+            Progress::Done(work)
+        } else {
+            Progress::Again
+        }
+    }
+
+    fn arm(&mut self, queue: &Self::Shared) -> bool {
+        // A device that is gone interrupts no more.
+        queue.lock().is_none_or(|mut vq| vq.enable_cb())
+    }
+
+    fn disarm(queue: &Self::Shared) {
+        if let Some(mut vq) = queue.lock() {
+            vq.disable_cb();
+        }
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How large receive buffers are.
+//!
+//! A buffer is a number of units of memory, of which the ends are not the device's to write. The usual packet is to fit into
+//! one, and an unusually large one into as many as a packet of the stack can have.
+//!
+//! This file uses nothing but `core`.
+
+/// The memory that receive buffers are made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Memory {
+    /// What the size of each buffer is a multiple of.
+    pub(crate) unit: u32,
+    /// The size of a page.
+    pub(crate) page: u32,
+    /// How many bytes of each buffer the device cannot write.
+    pub(crate) overhead: u32,
+}
+
+impl Memory {
+    /// Returns how many units a buffer takes of which the device can write `len` bytes.
+    pub(crate) const fn units(&self, len: u32) -> u32 {
+        len.saturating_add(self.overhead).div_ceil(self.unit)
+    }
+
+    /// Returns the order of the smallest page that holds a buffer of `units` units.
+    pub(crate) const fn order(&self, units: u32) -> u32 {
+        let pages = units.saturating_mul(self.unit).div_ceil(self.page);
+
+        if pages <= 1 {
+            0
+        } else {
+            u32::BITS - (pages - 1).leading_zeros()
+        }
+    }
+}
+
+/// How much an observation moves the average: one part in this many.
+const WEIGHT: u32 = 64;
+
+/// Chooses the size of mergeable buffers by the packets that come.
+///
+/// The ring can be refilled at once, so the average follows slowly.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mergeable {
+    memory: Memory,
+    /// The average length of a packet, times [`WEIGHT`].
+    average: u32,
+}
+
+impl Mergeable {
+    pub(crate) const fn new(memory: Memory) -> Self {
+        Self { memory, average: 0 }
+    }
+
+    /// Takes a received packet into account.
+    pub(crate) fn observe(&mut self, len: u32) {
+        // A packet is at most a few hundred KiB, which a hostile device cannot exceed: it lies in buffers of ours.
+        let len = len.min(1 << 20);
+
+        self.average = self.average - self.average / WEIGHT + len;
+    }
+
+    /// Returns how many units the next buffer takes.
+    ///
+    /// `frame` is the length that a frame of the present MTU has, with the device's header; `buffers` how many buffers the
+    /// stack can take for one packet.
+    ///
+    /// Buffers are one unit, or a page when packets are larger than what a unit holds, or a unit is so small that a frame
+    /// would take more buffers than there can be.
+    pub(crate) const fn units(&self, frame: u32, buffers: u32) -> u32 {
+        let small = self.memory.unit - self.memory.overhead;
+        let page = self.memory.page / self.memory.unit;
+
+        if self.average / WEIGHT > small || frame.div_ceil(small) > buffers {
+            page
+        } else {
+            1
+        }
+    }
+}

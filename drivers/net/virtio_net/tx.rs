@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Transmit queues.
+//!
+//! The device is told of packets when the stack has no more at hand or the byte queue limit is reached, and asked to
+//! interrupt when it has sent most of what it has. When the ring cannot take another packet of any shape the stack is
+//! stopped; the poll that reclaims what was sent wakes it.
+
+use crate::{
+    counters::tx as counter,
+    header::{
+        Checksum,
+        Format,
+        Header,
+        Segmentation,
+        GSO_ECN,
+        GSO_TCPV4,
+        GSO_TCPV6,
+        GSO_UDP_L4,
+        LEGACY_LEN, //
+    },
+    interface::Interface,
+};
+use guest::{
+    net::{
+        buffer::TxFrame,
+        napi::{
+            Context,
+            Progress, //
+        },
+        skbuff::{
+            DropReason,
+            SegmentKind,
+            TxSkBuff, //
+        },
+        stats::Writer,
+        transmit::{
+            Transmit,
+            TxQueue,
+            Xmit, //
+        }, //
+    },
+    virtio::{
+        Queue,
+        Virtqueue, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// What the lock of a transmit queue protects.
+pub(crate) struct Sender {
+    queue: Arc<Queue<TxFrame>>,
+    format: Format,
+    any_layout: bool,
+    /// With fewer free entries than this the ring may be unable to take a packet.
+    enough: u32,
+    stats: Writer<{ counter::COUNT }>,
+}
+
+impl Sender {
+    /// Makes the state of a queue whose ring has `size` entries.
+    pub(crate) fn new(
+        queue: Arc<Queue<TxFrame>>,
+        size: u32,
+        format: Format,
+        any_layout: bool,
+        stats: Writer<{ counter::COUNT }>,
+    ) -> Self {
+        Self {
+            queue,
+            format,
+            any_layout,
+            // CAST: A small constant. A ring that is smaller still has to be usable.
+            enough: size.min(TxFrame::MAX_SEGMENTS as u32),
+            stats,
+        }
+    }
+
+    /// Gives a packet to the device, or frees it.
+    #[inline]
+    fn lend(
+        format: Format,
+        any_layout: bool,
+        vq: &mut Virtqueue<'_, TxFrame>,
+        skb: TxSkBuff,
+    ) -> Result {
+        let header = match Self::header(&skb) {
+            Ok(header) => header.to_bytes(format),
+            Err(error) => {
+                skb.free(DropReason::NotSpecified);
+                return Err(error);
+            }
+        };
+
+        skb.timestamp();
+        let frame = if format.long {
+            TxFrame::new(skb, &header, any_layout)
+        } else {
+            match header.first_chunk::<LEGACY_LEN>() {
+                Some(header) => TxFrame::new(skb, header, any_layout),
+                None => return Err(EINVAL),
+            }
+        };
+        vq.add_outbuf(frame).map_err(|rejected| {
+            let reason = match rejected.error {
+                ENOSPC => DropReason::FullRing,
+                ENOMEM => DropReason::NoMemory,
+                _ => DropReason::DeviceReady,
+            };
+            rejected.buffer.into_skb().free(reason);
+            rejected.error
+        })
+    }
+
+    /// Says what the device is to do with a packet.
+    #[inline]
+    fn header(skb: &TxSkBuff) -> Result<Header> {
+        let checksum = skb.partial_checksum().map(|sum| Checksum {
+            start: sum.start,
+            offset: sum.offset,
+        });
+        let segmentation = skb.segmentation()?.map(|segmentation| Segmentation {
+            gso_type: match segmentation.kind {
+                SegmentKind::TcpV4 => GSO_TCPV4,
+                SegmentKind::TcpV6 => GSO_TCPV6,
+                SegmentKind::Udp => GSO_UDP_L4,
+            } | if segmentation.ecn { GSO_ECN } else { 0 },
+            size: segmentation.size,
+            // CAST: A hint; the linear part of a packet that is to be cut is shorter than 64 KiB.
+            header_len: skb.head_len() as u16,
+        });
+
+        Ok(Header::to_send(checksum, segmentation))
+    }
+}
+
+impl Transmit for Sender {
+    type Device = Interface;
+
+    fn xmit(&mut self, queue: &TxQueue<'_, Interface>, skb: TxSkBuff) -> Xmit {
+        let more = queue.xmit_more();
+        let len = skb.len();
+        let Some(mut vq) = self.queue.lock() else {
+            skb.free(DropReason::DeviceReady);
+            self.stats.add(counter::DROPS, 1);
+            return Xmit::Taken;
+        };
+
+        vq.disable_cb();
+        let kick = match Self::lend(self.format, self.any_layout, &mut vq, skb) {
+            Ok(()) => {
+                if vq.num_free() < self.enough {
+                    queue.stop();
+                    self.stats.add(counter::STOPS, 1);
+                }
+                queue.sent(len, more)
+            }
+            Err(_) => {
+                self.stats.add(counter::DROPS, 1);
+                // The device does not know yet of what came before.
+                !more
+            }
+        };
+
+        if kick {
+            if vq.kick_prepare() && vq.notify() {
+                self.stats.add(counter::KICKS, 1);
+            }
+            if !vq.enable_cb_delayed() {
+                queue.schedule(|| vq.disable_cb());
+            }
+        }
+        Xmit::Taken
+    }
+
+    fn complete(&mut self, queue: &TxQueue<'_, Interface>, cx: &Context<'_>) -> Progress {
+        let Some(mut vq) = self.queue.lock() else {
+            return Progress::Done(0);
+        };
+        let mut packets = 0u32;
+        let mut bytes = 0u32;
+
+        // What is in flight cannot become more meanwhile, so this ends.
+        vq.disable_cb();
+        while let Some(used) = vq.get_buf() {
+            let skb = used.buffer.into_skb();
+            packets = packets.wrapping_add(1);
+            bytes = bytes.wrapping_add(skb.len());
+            skb.consume(cx);
+        }
+
+        if packets > 0 {
+            let mut counts = [0; counter::COUNT];
+            counts[counter::PACKETS] = u64::from(packets);
+            counts[counter::BYTES] = u64::from(bytes);
+            self.stats.add_all(&counts);
+            queue.completed(packets, bytes);
+        }
+        if vq.num_free() >= self.enough && queue.wake() {
+            self.stats.add(counter::WAKES, 1);
+        }
+        Progress::Done(0)
+    }
+
+    fn arm(&mut self) -> bool {
+        // A device that is gone interrupts no more.
+        self.queue.lock().is_none_or(|mut vq| vq.enable_cb())
+    }
+
+    fn disarm(&mut self) {
+        if let Some(mut vq) = self.queue.lock() {
+            vq.disable_cb();
+        }
+    }
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Driver for the virtio network device (VirtIO 1.3, 5.1).
+//!
+//! # Limitations
+//!
+//! - One queue pair, and no control queue: no receive filters, and an address that is changed is not told to a modern device.
+//! - No receive segmentation offloads, XDP or AF_XDP.
+//! - Without mergeable receive buffers the largest MTU is about 15 KiB.
+//! - The machine cannot be suspended while the driver is bound.
+//!
+//! `Documentation/admin-guide/virtio-net.md` says how to use it.
+
+#![deny(unsafe_code)]
+
+mod config;
+mod counters;
+mod driver;
+mod header;
+mod interface;
+mod link;
+mod rx;
+mod sizing;
+mod tx;
+
+use kernel::prelude::*;
+
+/// What the driver calls itself towards the user.
+const NAME: &CStr = c"virtio_net_rust";
+
+guest::module_virtio_driver! {
+    type: driver::Driver,
+    name: "virtio_net_rust",
+    authors: ["The Tenon developers"],
+    description: "Virtio network driver",
+    license: "GPL",
+}
