@@ -103,7 +103,7 @@ impl Stats {
     }
 
     /// Lends the device the first figures.
-    pub(crate) fn prime(self: &Arc<Self>) {
+    pub(crate) fn prime(&self) {
         let mut collector = self.collector.lock();
 
         if let Some(message) = collector.message.take() {
@@ -140,22 +140,23 @@ impl Stats {
         if let Some(used) = message {
             self.lend(&mut collector, used.buffer);
         }
+
+        // Also when there was nothing: the interrupt that led here has turned itself off.
+        let heard = self.vq.lock_bh().is_none_or(|mut vq| vq.enable_cb());
+        if !heard {
+            self.answer_soon();
+        }
     }
 
     /// Fills `message` with figures of now and lends it to the device.
-    fn lend(self: &Arc<Self>, collector: &mut Collector, mut message: Message) {
+    fn lend(&self, collector: &mut Collector, mut message: Message) {
         tags::write(&mut message, &collector.collect());
         collector.last = Instant::now();
 
-        let Some(mut vq) = self.vq.lock_bh() else {
-            return;
-        };
-        // A queue that is broken takes nothing any more; there is nobody to tell.
-        if vq.add_outbuf(message).is_ok() {
-            vq.kick();
-            if !vq.enable_cb() {
-                drop(vq);
-                self.answer_soon();
+        if let Some(mut vq) = self.vq.lock_bh() {
+            // A queue that is broken takes nothing any more; there is nobody to tell.
+            if vq.add_outbuf(message).is_ok() {
+                vq.kick();
             }
         }
     }
