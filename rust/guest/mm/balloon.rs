@@ -169,7 +169,7 @@ impl PinnedDrop for Balloon {
 /// Tells compaction that the page stays where it is.
 ///
 /// A new page must not be put in the place of an old one before the device has answered, which is not to be waited for here.
-unsafe extern "C" fn refuse_migration(
+extern "C" fn refuse_migration(
     _info: *mut bindings::balloon_dev_info,
     _new: *mut bindings::page,
     _old: *mut bindings::page,
