@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the network driver's headers and of the size of its buffers.
+//!
+//! What a device says in a header is compared with a second reading of the specification, written differently; whatever the
+//! bytes are, nothing may panic, and what is accepted must keep the promises on which the driver builds.
+
+#![allow(dead_code)]
+
+use proptest::prelude::*;
+
+#[path = "../../../../drivers/net/virtio_net/header.rs"]
+mod header;
+#[path = "../../../../drivers/net/virtio_net/sizing.rs"]
+mod sizing;
+
+use header::{
+    Checksum, Fault, Format, Header, Received, Rules, Segmentation, Verdict, GSO_ECN, GSO_TCPV4,
+    GSO_TCPV6, GSO_UDP_L4, LEGACY_LEN, LEN,
+};
+use sizing::{Memory, Mergeable};
+
+/// What the memory is on the machine that is driven most.
+const MEMORY: Memory = Memory {
+    unit: 2048,
+    page: 4096,
+    overhead: 64 + 320,
+};
+
+fn any_format() -> impl Strategy<Value = Format> {
+    (any::<bool>(), any::<bool>()).prop_map(|(long, big_endian)| Format { long, big_endian })
+}
+
+fn any_header() -> impl Strategy<Value = Header> {
+    (
+        (any::<u8>(), any::<u8>()),
+        (any::<u16>(), any::<u16>(), any::<u16>(), any::<u16>(), any::<u16>()),
+    )
+        .prop_map(|((flags, gso_type), (a, b, c, d, e))| Header {
+            flags,
+            gso_type,
+            hdr_len: a,
+            gso_size: b,
+            csum_start: c,
+            csum_offset: d,
+            num_buffers: e,
+        })
+}
+
+/// Headers that are mostly in order, so that the checks behind the first one are reached.
+fn likely_header() -> impl Strategy<Value = Header> {
+    (0u8..4, 0u8..8, 0u16..2000, 0u16..100, 0u16..300).prop_map(
+        |(flags, gso, csum_start, csum_offset, num_buffers)| Header {
+            flags,
+            gso_type: if gso == 1 { GSO_TCPV4 } else { 0 },
+            csum_start,
+            csum_offset,
+            num_buffers,
+            ..Header::default()
+        },
+    )
+}
+
+fn any_rules() -> impl Strategy<Value = Rules> {
+    (any::<bool>(), any::<bool>(), 1u16..=1024).prop_map(
+        |(missing_checksums, mergeable, max_buffers)| Rules {
+            missing_checksums,
+            mergeable,
+            max_buffers,
+        },
+    )
+}
+
+/// VirtIO 1.3, 5.1.6.4, read again: the set of all complaints that there can be about a header.
+fn complaints(header: &Header, len: u32, rules: &Rules) -> Vec<Fault> {
+    let mut list = Vec::new();
+    let wants_sum = header.flags & 0x01 == 0x01;
+    let spread = rules.mergeable && header.num_buffers != 1;
+
+    // 5.1.6.4.1: no segmentation unless one of the GUEST_ features was negotiated, and none is.
+    if header.gso_type != 0 {
+        list.push(Fault::NotNegotiated);
+    }
+    // 5.1.6.4.1: NEEDS_CSUM only with VIRTIO_NET_F_GUEST_CSUM.
+    if wants_sum && !rules.missing_checksums {
+        list.push(Fault::NotNegotiated);
+    }
+    // 5.1.6.4.1: num_buffers is the number of descriptors used.
+    if rules.mergeable && !(1..=rules.max_buffers).contains(&header.num_buffers) {
+        list.push(Fault::Buffers);
+    }
+    // The sum is in the packet, behind a network header.
+    let last = u64::from(header.csum_start) + u64::from(header.csum_offset) + 1;
+    if wants_sum && (header.csum_start < 20 || (!spread && last >= u64::from(len))) {
+        list.push(Fault::Checksum);
+    }
+    list
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn a_header_survives_the_wire(header in any_header(), format in any_format()) {
+        let read = Header::from_bytes(&header.to_bytes(format), format);
+        let expected = if format.long { header } else { Header { num_buffers: 0, ..header } };
+
+        prop_assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn bytes_survive_being_read(bytes in any::<[u8; LEN]>(), format in any_format()) {
+        let written = Header::from_bytes(&bytes, format).to_bytes(format);
+
+        prop_assert_eq!(&written[..format.len()], &bytes[..format.len()]);
+    }
+
+    #[test]
+    fn the_last_bytes_are_ignored_where_there_are_none(
+        mut bytes in any::<[u8; LEN]>(),
+        tail in any::<[u8; 2]>(),
+        big_endian in any::<bool>(),
+    ) {
+        let format = Format { long: false, big_endian };
+        let before = Header::from_bytes(&bytes, format);
+
+        bytes[LEGACY_LEN..].copy_from_slice(&tail);
+        prop_assert_eq!(Header::from_bytes(&bytes, format), before);
+    }
+
+    #[test]
+    fn a_received_header_is_judged_as_the_specification_says(
+        header in prop_oneof![any_header(), likely_header()],
+        len in 14u32..66_000,
+        rules in any_rules(),
+    ) {
+        let complaints = complaints(&header, len, &rules);
+
+        match header.received(len, &rules) {
+            Ok(_) => prop_assert!(complaints.is_empty(), "accepted in spite of {complaints:?}"),
+            Err(fault) => prop_assert!(complaints.contains(&fault), "{fault:?} not in {complaints:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_accepted_keeps_its_promises(
+        bytes in any::<[u8; LEN]>(),
+        len in any::<u32>(),
+        rules in any_rules(),
+        format in any_format(),
+    ) {
+        // Half of all bytes name a segmentation; these are for the others.
+        let mut header = Header::from_bytes(&bytes, format);
+        header.gso_type = 0;
+
+        if let Ok(Received { verdict, buffers }) = header.received(len, &rules) {
+            prop_assert!(buffers >= 1);
+            prop_assert!(buffers == 1 || (rules.mergeable && buffers <= rules.max_buffers));
+            if let Verdict::Missing(Checksum { start, offset }) = verdict {
+                prop_assert!(rules.missing_checksums);
+                prop_assert!(start >= 20);
+                prop_assert!(buffers > 1 || u32::from(start) + u32::from(offset) + 2 <= len);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_stack_leaves_to_the_device_is_in_the_header(
+        checksum in proptest::option::of((any::<u16>(), any::<u16>())),
+        segmentation in proptest::option::of((
+            prop_oneof![
+                Just(GSO_TCPV4), Just(GSO_TCPV6), Just(GSO_UDP_L4), Just(GSO_TCPV4 | GSO_ECN)
+            ],
+            any::<u16>(),
+            any::<u16>(),
+        )),
+        format in any_format(),
+    ) {
+        let header = Header::to_send(
+            checksum.map(|(start, offset)| Checksum { start, offset }),
+            segmentation.map(|(gso_type, size, header_len)| Segmentation { gso_type, size, header_len }),
+        );
+        let header = Header::from_bytes(&header.to_bytes(format), format);
+
+        prop_assert_eq!(header.flags, u8::from(checksum.is_some()));
+        prop_assert_eq!((header.csum_start, header.csum_offset), checksum.unwrap_or((0, 0)));
+        prop_assert_eq!(
+            (header.gso_type, header.gso_size, header.hdr_len),
+            segmentation.unwrap_or((0, 0, 0))
+        );
+        // 5.1.6.2.1: the driver sets num_buffers to zero.
+        prop_assert_eq!(header.num_buffers, 0);
+    }
+
+    #[test]
+    fn a_frame_fits_into_the_buffers_that_a_packet_can_have(
+        mtu in 68u32..=65_535,
+        seen in proptest::collection::vec(0u32..70_000, 0..200),
+        page in prop_oneof![Just(4096u32), Just(16_384), Just(65_536)],
+        buffers in 17u32..=45,
+    ) {
+        let memory = Memory { page, ..MEMORY };
+        let mut sizing = Mergeable::new(memory);
+        for len in seen {
+            sizing.observe(len);
+        }
+
+        let frame = mtu + 18 + 12;
+        let units = sizing.units(frame, buffers);
+        prop_assert!(units == 1 || units == page / memory.unit);
+
+        let capacity = units * memory.unit - memory.overhead;
+        // The linear part takes one buffer, fragments the others.
+        prop_assert!(frame <= capacity * (buffers + 1));
+    }
+
+    #[test]
+    fn the_average_is_one_of_what_was_seen(lens in proptest::collection::vec(any::<u32>(), 1..2000)) {
+        // No overflow, which would be a panic here as in the kernel; and all large means large buffers.
+        let mut sizing = Mergeable::new(MEMORY);
+        for len in &lens {
+            sizing.observe(*len);
+        }
+        if lens.len() > 500 && lens.iter().all(|len| *len > 3000) {
+            prop_assert_eq!(sizing.units(1530, 17), 2);
+        }
+        if lens.iter().all(|len| *len <= 1514) {
+            prop_assert_eq!(sizing.units(1530, 17), 1);
+        }
+    }
+
+    #[test]
+    fn a_single_buffer_holds_what_it_is_made_for(len in 0u32..200_000) {
+        let units = MEMORY.units(len);
+        let order = MEMORY.order(units);
+
+        prop_assert!(units * MEMORY.unit >= len + MEMORY.overhead);
+        prop_assert!(units * MEMORY.unit < len + MEMORY.overhead + MEMORY.unit);
+        prop_assert!(MEMORY.page << order >= units * MEMORY.unit);
+        prop_assert!(order == 0 || MEMORY.page << (order - 1) < units * MEMORY.unit);
+    }
+}
+
+/// VirtIO 1.3, 5.1.6: the order of the fields, and their endianness.
+#[test]
+fn the_fields_are_where_they_belong() {
+    let header = Header {
+        flags: 0x01,
+        gso_type: 0x02,
+        hdr_len: 0x0304,
+        gso_size: 0x0506,
+        csum_start: 0x0708,
+        csum_offset: 0x090a,
+        num_buffers: 0x0b0c,
+    };
+    let modern = Format { long: true, big_endian: false };
+    let legacy = Format { long: true, big_endian: true };
+
+    assert_eq!(header.to_bytes(modern), [1, 2, 4, 3, 6, 5, 8, 7, 0xa, 9, 0xc, 0xb]);
+    assert_eq!(header.to_bytes(legacy), [1, 2, 3, 4, 5, 6, 7, 8, 9, 0xa, 0xb, 0xc]);
+}
+
+/// VirtIO 1.3, 5.1.6.1: when the header counts buffers.
+#[test]
+fn the_length_follows_from_the_features() {
+    assert_eq!(Format::new(true, false).len(), 12);
+    assert_eq!(Format::new(true, true).len(), 12);
+    assert_eq!(Format::new(false, true).len(), 12);
+    assert_eq!(Format::new(false, false).len(), 10);
+    // A modern device is little endian everywhere; a legacy device is what this machine is.
+    assert!(!Format::new(true, true).big_endian);
+    assert_eq!(Format::new(false, true).big_endian, cfg!(target_endian = "big"));
+}
+
+/// The device that discards a ring of the C driver's with one frame.
+#[test]
+fn a_packet_in_no_buffers_is_refused() {
+    let rules = Rules {
+        missing_checksums: true,
+        mergeable: true,
+        max_buffers: 256,
+    };
+
+    for (num_buffers, expected) in [
+        (0, Err(Fault::Buffers)),
+        (1, Ok(1)),
+        (256, Ok(256)),
+        (257, Err(Fault::Buffers)),
+        (u16::MAX, Err(Fault::Buffers)),
+    ] {
+        let header = Header {
+            num_buffers,
+            ..Header::default()
+        };
+        assert_eq!(
+            header.received(1514, &rules).map(|received| received.buffers),
+            expected
+        );
+    }
+}
+
+/// Without mergeable buffers the count is not the device's to set.
+#[test]
+fn the_count_is_ignored_where_buffers_are_not_merged() {
+    let rules = Rules {
+        missing_checksums: false,
+        mergeable: false,
+        max_buffers: 256,
+    };
+    let header = Header {
+        num_buffers: 7,
+        ..Header::default()
+    };
+
+    assert_eq!(
+        header.received(60, &rules),
+        Ok(Received {
+            verdict: Verdict::Unknown,
+            buffers: 1
+        })
+    );
+}
