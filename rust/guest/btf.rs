@@ -138,18 +138,13 @@ fn find_header(types: *const u8) -> Option<(*const u8, usize)> {
 
         // SAFETY: `head` is valid for writing its length; the source may be any address.
         let ret = unsafe {
-            bindings::copy_from_kernel_nofault(
-                head.as_mut_ptr().cast(),
-                start.cast(),
-                Header::LEN,
-            )
+            bindings::copy_from_kernel_nofault(head.as_mut_ptr().cast(), start.cast(), Header::LEN)
         };
         if ret != 0 {
             return None;
         }
 
         let header = Header::parse(&head).ok()?;
-        (header.hdr_len == hdr_len && header.type_off == 0)
-            .then_some((start, header.image_len()?))
+        (header.hdr_len == hdr_len && header.type_off == 0).then_some((start, header.image_len()?))
     })
 }

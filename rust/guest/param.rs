@@ -231,8 +231,7 @@ impl Flag {
 
 impl Param for Flag {
     unsafe fn set(&self, value: &BStr) -> Result {
-        self.0
-            .store(kernel::str::kstrtobool_bytes(value)?, Relaxed);
+        self.0.store(kernel::str::kstrtobool_bytes(value)?, Relaxed);
         Ok(())
     }
 
@@ -404,7 +403,12 @@ impl<P: Param + 'static> Ops<P> {
                 let name = unsafe { CStr::from_char_ptr((*desc).name) };
                 // SAFETY: As above; a parameter of a module has a module, whose name is a string within it.
                 let module = unsafe { &(*(*desc).mod_).name };
-                refuse(module, name, BStr::from_bytes(value.trim_ascii()), &Expected(param));
+                refuse(
+                    module,
+                    name,
+                    BStr::from_bytes(value.trim_ascii()),
+                    &Expected(param),
+                );
                 err.to_errno()
             }
         }

@@ -118,10 +118,12 @@ fn check_task(btf: &impl Source<'static>) -> Result<(), Misfit> {
     let task = btf
         .find("task_struct", Kind::Struct)
         .ok_or(Misfit::Missing("struct task_struct"))?;
-    let size = task
-        .size()
-        .ok_or(Misfit::Missing("size of task_struct"))? as usize;
-    expect_size("struct task_struct", size_of::<bindings::task_struct>(), size)?;
+    let size = task.size().ok_or(Misfit::Missing("size of task_struct"))? as usize;
+    expect_size(
+        "struct task_struct",
+        size_of::<bindings::task_struct>(),
+        size,
+    )?;
 
     let signal = btf
         .find("signal_struct", Kind::Struct)

@@ -139,7 +139,7 @@ pub(crate) fn lists(search: &mut Search<'_>, coverage: &mut Coverage) {
     let guard = rcu::read_lock();
     let mut processes = Processes::new(&guard);
 
-    while let Some(task) = processes.next() {
+    for task in processes.by_ref() {
         let SignalId(process) = task.signal_id();
 
         coverage.processes = coverage.processes.saturating_add(1);

@@ -33,8 +33,12 @@ fn files<'data>(scanner: &'data Arc<Scanner>, dir: &ScopedDir<'data, '_>) {
     type Owner = Arc<Scanner>;
 
     dir.write_only_callback_file(c"scan", scanner, &|s: &Owner, request| scan(s, request));
-    dir.read_callback_file(c"scans", scanner, &|s: &Owner, f| line(f, &s.counts().scans));
-    dir.read_callback_file(c"clean", scanner, &|s: &Owner, f| line(f, &s.counts().clean));
+    dir.read_callback_file(c"scans", scanner, &|s: &Owner, f| {
+        line(f, &s.counts().scans)
+    });
+    dir.read_callback_file(c"clean", scanner, &|s: &Owner, f| {
+        line(f, &s.counts().clean)
+    });
     dir.read_callback_file(c"truncated", scanner, &|s: &Owner, f| {
         line(f, &s.counts().truncated)
     });

@@ -176,7 +176,11 @@ fn sift_down(heap: &mut [Entry], mut root: usize) {
         let key = |i: usize| heap.get(i).map(Entry::key);
         let left = 2 * root + 1;
         // Beyond the end there is `None`, which is less than any key.
-        let child = if key(left + 1) > key(left) { left + 1 } else { left };
+        let child = if key(left + 1) > key(left) {
+            left + 1
+        } else {
+            left
+        };
 
         if key(child) <= key(root) {
             return;

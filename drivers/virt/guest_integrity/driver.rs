@@ -3,8 +3,7 @@
 //! The module: what it is made of, and in which order it comes and goes.
 
 use crate::{
-    debugfs,
-    params,
+    debugfs, params,
     report::{
         Log,
         Reader, //

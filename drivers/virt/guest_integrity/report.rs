@@ -33,8 +33,7 @@ use guest::{
 use kernel::{
     fmt,
     fs::File,
-    new_mutex,
-    new_poll_condvar,
+    new_mutex, new_poll_condvar,
     prelude::*,
     sync::{
         aref::ARef,
@@ -148,9 +147,8 @@ impl Records {
     fn copy(&self, mut from: u64, text: &mut Text) -> u64 {
         if from < self.first() {
             let lost = self.first() - from;
-            let line = Line::<LINE_LEN>::of(::core::format_args!(
-                "seq={from} type=lost count={lost}\n"
-            ));
+            let line =
+                Line::<LINE_LEN>::of(::core::format_args!("seq={from} type=lost count={lost}\n"));
             if !text.add(line.as_bytes()) {
                 return from;
             }
@@ -254,7 +252,10 @@ impl Log {
         let mut records = self.records.lock();
 
         if records.limiter.pass(ktime_get_ns()).is_some() {
-            pr_crit!("a list of tasks leads back into itself: scan {} says nothing\n", scan);
+            pr_crit!(
+                "a list of tasks leads back into itself: scan {} says nothing\n",
+                scan
+            );
         }
     }
 }
@@ -265,10 +266,10 @@ impl fmt::Display for Finding<'_> {
     }
 }
 
-/// An open file of `/dev/guest_integrity`: reads records from the oldest that is kept, each once.
+/// An open file of `/dev/guest_integrity`: reads records from the oldest that is kept.
 pub(crate) struct Reader {
     log: Arc<Log>,
-    /// Number of the record to read next; changed with the records locked.
+    /// Number of the record to read next. Threads that read from one file at the same time may get the same records.
     next: Atomic<u64>,
 }
 
@@ -302,7 +303,6 @@ impl CharDevice for Reader {
             room: to.len().min(CHUNK),
         };
         let next = records.copy(self.next.load(Relaxed), &mut text);
-        self.next.store(next, Relaxed);
         // Copying to a reader may take as long as the reader likes.
         drop(records);
 
@@ -311,6 +311,8 @@ impl CharDevice for Reader {
             return Err(EINVAL);
         }
         to.write_slice(&text.bytes)?;
+        // Only now: what a reader did not get is read again.
+        self.next.store(next, Relaxed);
         Ok(text.bytes.len())
     }
 

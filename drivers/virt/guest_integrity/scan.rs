@@ -45,9 +45,7 @@ use guest::{
 };
 
 use kernel::{
-    fmt,
-    new_condvar,
-    new_mutex,
+    fmt, new_condvar, new_mutex,
     prelude::*,
     sync::{
         atomic::{
@@ -421,11 +419,7 @@ impl Scanner {
 }
 
 /// Returns the task that an entry was made of.
-fn sighting<'a>(
-    hidden: &'a Hidden,
-    tasks: &'a [QueuedTask],
-    origin: u32,
-) -> Option<Sighting<'a>> {
+fn sighting<'a>(hidden: &'a Hidden, tasks: &'a [QueuedTask], origin: u32) -> Option<Sighting<'a>> {
     if origin < hidden.len() {
         return hidden.get(origin);
     }

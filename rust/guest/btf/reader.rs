@@ -260,7 +260,11 @@ impl<'a> Type<'a> {
             Some(Member {
                 name_off: read_u32(member, 0)?,
                 ty: read_u32(member, 4)?,
-                bit_offset: if bitfields { offset & 0x00ff_ffff } else { offset },
+                bit_offset: if bitfields {
+                    offset & 0x00ff_ffff
+                } else {
+                    offset
+                },
                 bit_size: if bitfields { offset >> 24 } else { 0 },
             })
         })

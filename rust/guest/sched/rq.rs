@@ -138,7 +138,9 @@ impl RunQueues {
         }
 
         // SAFETY: The CPU is possible, so that it has an area of per-CPU variables.
-        let anchor: *const u8 = unsafe { bindings::kstat_cpu(cpu.into()) }.cast_const().cast();
+        let anchor: *const u8 = unsafe { bindings::kstat_cpu(cpu.into()) }
+            .cast_const()
+            .cast();
 
         // INVARIANT: By the invariants of `self`.
         Some(RunQueue {
@@ -167,13 +169,16 @@ impl RunQueues {
 
             // SAFETY: As above.
             let idle = unsafe { read_nofault::<usize>(rq.rq.wrapping_add(self.layout.idle)) };
+            let idle = idle.map(core::ptr::without_provenance::<u8>);
             let flags = idle.and_then(|idle| {
+                let at = idle.wrapping_add(offset_of!(bindings::task_struct, flags));
                 // SAFETY: As above.
-                unsafe { read_nofault::<u32>((idle + offset_of!(bindings::task_struct, flags)) as _) }
+                unsafe { read_nofault::<u32>(at) }
             });
             let pid = idle.and_then(|idle| {
+                let at = idle.wrapping_add(offset_of!(bindings::task_struct, pid));
                 // SAFETY: As above.
-                unsafe { read_nofault::<i32>((idle + offset_of!(bindings::task_struct, pid)) as _) }
+                unsafe { read_nofault::<i32>(at) }
             });
             if pid != Some(0) || flags.is_none_or(|flags| flags & bindings::PF_IDLE == 0) {
                 return Err(Misfit::Contents("idle task"));
@@ -182,7 +187,7 @@ impl RunQueues {
 
         // What runs here is this.
         let current = Task::current_raw() as usize;
-        let seen = |_: &i32| {
+        let seen = || {
             self.iter().any(|rq| {
                 // SAFETY: As above.
                 let curr = unsafe { read_nofault(rq.rq.wrapping_add(self.layout.curr)) };
@@ -190,7 +195,7 @@ impl RunQueues {
             })
         };
         // It may move while the CPUs are gone through, but not each time.
-        if !(0..100).any(|i| seen(&i)) {
+        if !(0..100).any(|_| seen()) {
             return Err(Misfit::Contents("current task"));
         }
         Ok(())
@@ -235,11 +240,7 @@ impl RunQueue<'_> {
     /// # Errors
     ///
     /// See [`NotCopied`].
-    pub fn copy(
-        &self,
-        tasks: &mut KVVec<QueuedTask>,
-        retries: &mut u64,
-    ) -> Result<(), NotCopied> {
+    pub fn copy(&self, tasks: &mut KVVec<QueuedTask>, retries: &mut u64) -> Result<(), NotCopied> {
         let before = tasks.len();
         let guard = self.try_lock(retries).ok_or(NotCopied::Busy)?;
         let mut copy = Copy {
@@ -393,7 +394,11 @@ impl Locked<'_> {
     /// Reads the pointer to a task at offset `at`.
     fn task(&self, at: usize) -> *const bindings::task_struct {
         // SAFETY: Each offset that this is called with is that of a pointer to a task, by the type invariants.
-        unsafe { self.at(at).cast::<*const bindings::task_struct>().read_volatile() }
+        unsafe {
+            self.at(at)
+                .cast::<*const bindings::task_struct>()
+                .read_volatile()
+        }
     }
 
     fn at(&self, offset: usize) -> *const u8 {
@@ -471,7 +476,7 @@ fn check_symbol(layout: &RqLayout) -> Result<(), Misfit> {
 /// # Safety
 ///
 /// Any value must be valid for `T`.
-unsafe fn read_nofault<T: Copyable>(at: *const u8) -> Option<T> {
+unsafe fn read_nofault<T>(at: *const u8) -> Option<T> {
     let mut value = core::mem::MaybeUninit::<T>::uninit();
 
     // SAFETY: `value` is valid for writing its size; the source may be any address.
@@ -481,5 +486,3 @@ unsafe fn read_nofault<T: Copyable>(at: *const u8) -> Option<T> {
     // SAFETY: All of it was written, and any value is valid by the safety requirements.
     (ret == 0).then(|| unsafe { value.assume_init() })
 }
-
-use core::marker::Copy as Copyable;

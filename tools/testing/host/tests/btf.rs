@@ -15,7 +15,7 @@ mod reader;
 
 /// As in crate `guest`.
 mod btf {
-    pub use crate::reader;
+    pub(crate) use crate::reader;
 }
 
 use layout::{Misfit, RqLayout};
@@ -117,13 +117,7 @@ impl Writer {
     }
 
     /// `members`: name, type, offset in bits.
-    fn composite(
-        &mut self,
-        kind: u32,
-        name: &str,
-        size: u32,
-        members: &[(&str, u32, u32)],
-    ) -> u32 {
+    fn composite(&mut self, kind: u32, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
         let id = self.add(name, kind, members.len(), size);
         for &(name, ty, bits) in members {
             let name = self.name(name);
@@ -233,6 +227,7 @@ fn finds_the_layout() {
     assert_eq!(layout.curr, CURR as usize);
     assert_eq!(layout.lock, LOCK as usize);
     assert_eq!(layout.cpu, 2208);
+    assert_eq!((layout.idle, layout.stop), (32, 2200));
     assert_eq!(layout.rt_bitmap, 256);
     assert_eq!(layout.rt_queue, 272);
     assert_eq!(layout.dl_leftmost, 2008);
@@ -249,6 +244,21 @@ fn refuses_another_lock() {
             have: 64
         }
     );
+}
+
+#[test]
+fn a_refusal_says_what_differs() {
+    let misfit = layout(&kernel(64, None)).unwrap_err();
+    assert_eq!(misfit.to_string(), "size of __lock is 64, built for 4");
+
+    let (what, want, have) = ("task_struct.tasks", 8, 16);
+    assert_eq!(
+        Misfit::Offset { what, want, have }.to_string(),
+        "offset of task_struct.tasks is 16, built for 8"
+    );
+    for misfit in [Misfit::NoBtf, Misfit::Contents("idle task")] {
+        assert!(!misfit.to_string().contains('\n'));
+    }
 }
 
 #[test]
@@ -307,7 +317,10 @@ fn refuses_what_is_not_btf() {
     assert_eq!(Image::parse(&[0; 64]).err(), Some(Malformed::Header));
 
     let whole = kernel(4, None);
-    assert_eq!(Header::parse(&whole).unwrap().image_len(), Some(whole.len()));
+    assert_eq!(
+        Header::parse(&whole).unwrap().image_len(),
+        Some(whole.len())
+    );
     for len in 0..whole.len() {
         assert_eq!(Image::parse(&whole[..len]).err(), Some(Malformed::Short));
     }

@@ -366,7 +366,7 @@ fn honest(rule: Rule, (before, during): &(Vec<(u8, u8, bool)>, Events)) -> Vec<S
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 20_000, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: 10_000, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn nobody_honest_is_found(events in events()) {

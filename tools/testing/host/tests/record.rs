@@ -73,7 +73,10 @@ proptest! {
 #[test]
 fn a_line_is_cut_at_its_end() {
     assert_eq!(Line::<4>::of(format_args!("abcdef")).as_bytes(), b"abcd");
-    assert_eq!(Line::<4>::of(format_args!("ab{}", "cdef")).as_bytes(), b"abcd");
+    assert_eq!(
+        Line::<4>::of(format_args!("ab{}", "cdef")).as_bytes(),
+        b"abcd"
+    );
     assert_eq!(Line::<4>::EMPTY.as_bytes(), b"");
 }
 
