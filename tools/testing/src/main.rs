@@ -9,6 +9,7 @@
 
 mod check;
 mod env;
+mod fixtures;
 mod guest;
 mod process;
 mod runner;
@@ -105,7 +106,7 @@ fn test(arguments: &TestArguments) -> Result<bool> {
 
     let env = Environment::from_env()?;
     ctrlc::set_handler(process::interrupt)?;
-    let image = Arc::new(Image::build(&env, &[])?);
+    let image = Arc::new(Image::build(&env, &fixtures::build(&env)?)?);
     let options = runner::Options {
         jobs: arguments.jobs,
         sanitizer: arguments.kernel == Kernel::Sanitizer,

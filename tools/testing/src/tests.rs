@@ -2,8 +2,12 @@
 
 //! The tests. `Documentation/testing.rst` says how to add one.
 
+pub mod balloon;
 mod harness;
+mod host;
+mod integrity;
 pub mod net;
+mod samples;
 
 use crate::guest::{
     Guest,
@@ -142,8 +146,15 @@ impl Test {
 
 /// All tests, in the order in which they are started.
 pub fn all() -> Vec<Test> {
-    [harness::tests(), net::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        host::tests(),
+        harness::tests(),
+        integrity::tests(),
+        net::tests(),
+        balloon::tests(),
+        samples::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

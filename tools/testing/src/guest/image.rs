@@ -92,9 +92,6 @@ fn contents(env: &Environment, extra: &[(PathBuf, String)]) -> Result<Vec<u8>> {
     for name in PROGRAMS {
         archive.program(&find(name)?, name)?;
     }
-    // What runs in the guest is part of this program.
-    let own = std::env::current_exe().context("the path of this program")?;
-    archive.program(&own, "tenon")?;
     busybox(&mut archive)?;
 
     let stock = ModuleTree::read(&env.stock_modules)?;

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Builds `tools/testing/fixtures`: what an attacker would load, and programs for it to work on.
+
+use crate::env::Environment;
+use anyhow::{
+    ensure,
+    Context,
+    Result, //
+};
+use std::{
+    path::PathBuf,
+    process::Command, //
+};
+
+/// What is built, and where guests find it.
+const FILES: [(&str, &str); 3] = [
+    ("hide_task/hide_task.ko", "modules/hide_task.ko"),
+    ("user/storm", "bin/storm"),
+    ("user/victim", "bin/victim"),
+];
+
+/// Builds the fixtures for the kernel under test.
+pub fn build(env: &Environment) -> Result<Vec<(PathBuf, String)>> {
+    let output = env
+        .top
+        .join("build")
+        .join(&env.kernel_release)
+        .join("fixtures");
+    let mut source = std::ffi::OsString::from("M=");
+    source.push(env.top.join("tools/testing/fixtures"));
+    let mut objects = std::ffi::OsString::from("MO=");
+    objects.push(&output);
+
+    std::fs::create_dir_all(&output).with_context(|| output.display().to_string())?;
+    let made = Command::new("make")
+        .arg("-C")
+        .arg(&env.kdir)
+        .args([source, objects, "modules".into()])
+        .env_remove("MAKEFLAGS")
+        .env_remove("MAKELEVEL")
+        .env_remove("KDIR")
+        .output()
+        .context("make")?;
+    ensure!(
+        made.status.success(),
+        "the fixtures of tools/testing/fixtures cannot be built:\n{}",
+        String::from_utf8_lossy(&made.stderr).trim()
+    );
+
+    Ok(FILES
+        .map(|(from, to)| (output.join(from), to.to_owned()))
+        .to_vec())
+}

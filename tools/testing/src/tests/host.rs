@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tests that need no guest: those of the modules' pure logic in `tools/testing/host`, and this program's own.
+
+use super::{
+    Tally,
+    Test, //
+};
+use crate::guest::Lab;
+use anyhow::{
+    ensure,
+    Context,
+    Result, //
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    process::Command,
+    time::Duration, //
+};
+
+const LIMIT: Duration = Duration::from_secs(600);
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::host("host/modules", LIMIT.as_secs(), |lab| {
+            cargo_test(lab, "tenon-host-tests")
+        }),
+        Test::host("host/harness", LIMIT.as_secs(), |lab| {
+            cargo_test(lab, "tenon")
+        }),
+    ]
+}
+
+/// Runs the tests of one package and counts them.
+fn cargo_test(lab: &Lab, package: &str) -> Result<Tally> {
+    let testing = lab.env.top.join("tools/testing");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let output = File::create(&lab.log)?;
+
+    command
+        .args([
+            "test",
+            "--release",
+            "--locked",
+            "--no-fail-fast",
+            "--package",
+            package,
+        ])
+        .arg("--manifest-path")
+        .arg(testing.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(lab.env.top.join("build/host"))
+        .stdout(output.try_clone()?)
+        .stderr(output);
+    // Type information of a real kernel, for the tests that read it.
+    let vmlinux = lab.env.kdir.join("vmlinux");
+    if vmlinux.exists() {
+        command.env("TENON_VMLINUX", vmlinux);
+    }
+
+    let status = lab.group.spawn(&mut command)?.wait(LIMIT)?;
+    let text = fs::read_to_string(&lab.log).context("the output of cargo")?;
+    let tally = tally(&text);
+    ensure!(
+        status.success() != tally.failed.is_empty() || status.success(),
+        "cargo failed before the tests: {}",
+        text.lines()
+            .rfind(|line| line.starts_with("error"))
+            .unwrap_or_default()
+    );
+    ensure!(tally.passed + tally.failed.len() > 0, "there are no tests");
+    Ok(tally)
+}
+
+/// The results in the output of test programs.
+fn tally(text: &str) -> Tally {
+    let mut tally = Tally::default();
+
+    for line in text.lines().filter_map(|line| line.strip_prefix("test ")) {
+        match line.rsplit_once(" ... ") {
+            Some((_, "ok")) => tally.passed += 1,
+            Some((name, "FAILED")) => tally.failed.push(name.to_owned()),
+            _ => {}
+        }
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_counted_and_failures_named() {
+        let text = "running 3 tests\ntest a::one ... ok\ntest two - should panic ... ok\n\
+                    test three ... FAILED\n\ntest result: FAILED. 2 passed; 1 failed; 0 ignored\n";
+        let tally = tally(text);
+
+        assert_eq!(tally.passed, 2);
+        assert_eq!(tally.failed, ["three"]);
+    }
+}

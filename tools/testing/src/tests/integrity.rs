@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of guest_integrity against a fixture that hides tasks as a rootkit would.
+
+use super::{
+    Driver,
+    Test, //
+};
+use crate::guest::{
+    Guest,
+    Lab,
+    Spec, //
+};
+use anyhow::{
+    bail,
+    ensure,
+    Context,
+    Result, //
+};
+use std::{
+    thread,
+    time::Duration, //
+};
+
+const MODULE: Driver = Driver::ours("guest_integrity");
+const DEBUGFS: &str = "/sys/kernel/debug/guest_integrity";
+const INTERVAL: &str = "/sys/module/guest_integrity/parameters/interval_ms";
+/// What no scan happens without being asked for with.
+const ON_DEMAND: &str = "interval_ms=0";
+
+pub fn tests() -> Vec<Test> {
+    let spec = Spec::q35;
+
+    vec![
+        Test::guest("integrity/clean", 60, spec(), |guest, _| clean(guest)),
+        Test::guest("integrity/process", 60, spec(), |guest, _| {
+            MODULE.load(guest, ON_DEMAND)?;
+            hidden(guest, "task", "-c 1", "process_unlisted").map(drop)
+        }),
+        Test::guest("integrity/thread", 60, spec(), |guest, _| {
+            MODULE.load(guest, ON_DEMAND)?;
+            hidden(guest, "thread", "-t -c 1", "thread_unlisted").map(drop)
+        }),
+        Test::guest("integrity/policies", 120, spec(), |guest, _| {
+            MODULE.load(guest, ON_DEMAND)?;
+            for policy in ["fifo", "deadline", "idle"] {
+                hidden(
+                    guest,
+                    "task",
+                    &format!("-c 1 -p {policy}"),
+                    "process_unlisted",
+                )
+                .with_context(|| format!("with policy {policy}"))?;
+            }
+            Ok(())
+        }),
+        Test::guest("integrity/twin", 60, spec(), |guest, _| twin(guest)),
+        Test::guest("integrity/forged-name", 60, spec(), |guest, _| {
+            forged_name(guest)
+        }),
+        Test::guest("integrity/periodic", 60, spec(), |guest, _| periodic(guest)),
+        Test::guest("integrity/parameters", 60, spec(), |guest, _| {
+            parameters(guest)
+        }),
+        Test::guest("integrity/reload", 60, spec(), |guest, _| reload(guest)),
+        Test::guest("integrity/storm", 120, spec().memory(768), storm),
+    ]
+}
+
+/// A counter under debugfs.
+pub fn count(guest: &mut Guest, name: &str) -> Result<u64> {
+    guest.number(&format!("cat {DEBUGFS}/{name}"))
+}
+
+/// Has a scan made and returns when it is done.
+pub fn scan(guest: &mut Guest) -> Result<()> {
+    guest.sh(&format!("echo 1 >{DEBUGFS}/scan")).map(drop)
+}
+
+/// What the last scan says of itself.
+pub fn last(guest: &mut Guest, key: &str) -> Result<u64> {
+    guest.number(&format!("sed -n 's/^{key}=//p' {DEBUGFS}/last"))
+}
+
+/// The findings in the kernel's log.
+pub fn findings(guest: &mut Guest) -> Result<Vec<Finding>> {
+    let lines = guest.sh("dmesg | grep 'guest_integrity: .*pid=' || true")?;
+
+    lines.lines().map(Finding::parse).collect()
+}
+
+/// A record of the form `pid=N tgid=N comm=S cpu=N view=V reason=R`.
+#[derive(Debug)]
+pub struct Finding {
+    pid: u64,
+    tgid: u64,
+    pub comm: String,
+    cpu: u64,
+    view: String,
+    reason: String,
+}
+
+impl Finding {
+    fn parse(line: &str) -> Result<Self> {
+        let start = line.find("pid=").context("no pid= in the line")?;
+        let mut words = line[start..].split(' ');
+        let mut word = |key: &str| -> Result<String> {
+            let word = words
+                .next()
+                .and_then(|word| word.strip_prefix(key)?.strip_prefix('='));
+            Ok(word
+                .with_context(|| format!("no {key}= where it belongs: {line}"))?
+                .to_owned())
+        };
+
+        Ok(Finding {
+            pid: word("pid")?.parse()?,
+            tgid: word("tgid")?.parse()?,
+            comm: word("comm")?,
+            cpu: word("cpu")?.parse()?,
+            view: word("view")?,
+            reason: word("reason")?,
+        })
+    }
+}
+
+/// A process of the fixture: its number, and that of the thread that spins.
+pub struct Victim {
+    pub pid: u64,
+    pub tid: u64,
+}
+
+impl Victim {
+    /// Starts it with these arguments.
+    pub fn start(guest: &mut Guest, arguments: &str) -> Result<Self> {
+        guest.sh(&format!(
+            "rm -f /run/victim; victim {arguments} >/run/victim 2>&1 </dev/null &"
+        ))?;
+        let line = guest.wait_for("the victim", Duration::from_secs(10), |guest| {
+            let line = guest.sh("cat /run/victim 2>/dev/null || true")?;
+            Ok((!line.is_empty()).then_some(line))
+        })?;
+        let number = |key: &str| -> Result<u64> {
+            let word = line.split(' ').find_map(|word| word.strip_prefix(key));
+            word.and_then(|word| word.parse().ok())
+                .with_context(|| format!("the victim says: {line}"))
+        };
+
+        Ok(Victim {
+            pid: number("pid=")?,
+            tid: number("tid=")?,
+        })
+    }
+
+    /// Ends it. It must be on the lists.
+    pub fn end(self, guest: &mut Guest) -> Result<()> {
+        guest.sh(&format!("kill -KILL {}", self.pid))?;
+        guest.wait_for("the end of the victim", Duration::from_secs(10), |guest| {
+            let there = guest.run(&format!("test -e /proc/{}", self.pid))?.status == 0;
+            Ok((!there).then_some(()))
+        })
+    }
+}
+
+/// Nothing is found where nothing is hidden, and each scan says what it looked at.
+fn clean(guest: &mut Guest) -> Result<()> {
+    MODULE.load(guest, ON_DEMAND)?;
+    // Something to run on each CPU.
+    let first = Victim::start(guest, "-c 0")?;
+    let second = Victim::start(guest, "-c 1 -t")?;
+
+    for round in 1..=20 {
+        scan(guest)?;
+        ensure!(count(guest, "scans")? == round);
+    }
+    ensure!(count(guest, "findings")? == 0 && findings(guest)?.is_empty());
+
+    for (key, at_least) in [
+        ("complete", 1),
+        ("cpus", 2),
+        ("cpus_online", 2),
+        ("queued", 2),
+        ("processes", 10),
+    ] {
+        let value = last(guest, key)?;
+        ensure!(value >= at_least, "{key}={value}");
+    }
+    let processes = last(guest, "processes")?;
+    let listed = guest.number("ls -d /proc/[0-9]* | wc -l")?;
+    ensure!(
+        processes.abs_diff(listed) <= 5,
+        "{processes} processes, /proc has {listed}"
+    );
+    first.end(guest)?;
+    second.end(guest)
+}
+
+/// One scan finds a hidden task, once, and no longer when it is back.
+fn hidden(guest: &mut Guest, what: &str, victim: &str, reason: &str) -> Result<()> {
+    let before = count(guest, "findings")?;
+    let victim = Victim::start(guest, victim)?;
+    scan(guest)?;
+    ensure!(
+        count(guest, "findings")? == before,
+        "a finding before anything is hidden"
+    );
+
+    guest.insmod("hide_task", &format!("pid={} what={what}", victim.tid))?;
+    scan(guest)?;
+    let all = findings(guest)?;
+    let found = count(guest, "findings")? - before;
+    ensure!(found == 1, "{found} findings for one hidden task");
+    let Some(finding) = all.last() else {
+        bail!("the finding is not in the kernel's log");
+    };
+    ensure!(
+        finding.pid == victim.tid
+            && finding.tgid == victim.pid
+            && finding.comm == "tenon-victim"
+            && finding.cpu < 2
+            && finding.view == "runqueue"
+            && finding.reason == reason,
+        "{finding:?}"
+    );
+
+    // Seen again, not reported again.
+    scan(guest)?;
+    ensure!(count(guest, "findings")? == before + 1 && findings(guest)?.len() == all.len());
+    guest.sh("rmmod hide_task")?;
+    let sightings = count(guest, "sightings")?;
+    scan(guest)?;
+    ensure!(
+        count(guest, "sightings")? == sightings,
+        "a task that is back is still seen as hidden"
+    );
+    victim.end(guest)
+}
+
+/// The same without hiding gives no finding: the fixture itself is not what is found.
+fn twin(guest: &mut Guest) -> Result<()> {
+    MODULE.load(guest, ON_DEMAND)?;
+    for (what, arguments) in [("task", "-c 1"), ("thread", "-t -c 1")] {
+        let victim = Victim::start(guest, arguments)?;
+        guest.insmod(
+            "hide_task",
+            &format!("pid={} what={what} unlink=0", victim.tid),
+        )?;
+        for _ in 0..5 {
+            scan(guest)?;
+        }
+        guest.sh("rmmod hide_task")?;
+        victim.end(guest)?;
+    }
+    ensure!(count(guest, "findings")? == 0 && findings(guest)?.is_empty());
+    Ok(())
+}
+
+/// A task cannot choose a name that makes its record say something else.
+fn forged_name(guest: &mut Guest) -> Result<()> {
+    MODULE.load(guest, ON_DEMAND)?;
+    let victim = Victim::start(guest, "-c 1 -n 'x pid=1 view='")?;
+
+    guest.insmod("hide_task", &format!("pid={}", victim.pid))?;
+    guest.sh(&format!("kill -USR1 {}", victim.pid))?;
+    guest.wait_for("the new name", Duration::from_secs(10), |guest| {
+        let name = guest.sh(&format!("cat /proc/{}/comm", victim.pid))?;
+        Ok(name.starts_with("x pid").then_some(()))
+    })?;
+    scan(guest)?;
+    let all = findings(guest)?;
+    let [finding] = all.as_slice() else {
+        bail!("{all:?}");
+    };
+    ensure!(
+        finding.pid == victim.pid && finding.view == "runqueue",
+        "{finding:?}"
+    );
+    ensure!(
+        !finding
+            .comm
+            .contains(|c: char| c == ' ' || c == '=' || c.is_control()),
+        "{finding:?}"
+    );
+    guest.sh("rmmod hide_task")?;
+    victim.end(guest)
+}
+
+/// Scans happen by themselves, as often as the parameter says, which may change at any time.
+fn periodic(guest: &mut Guest) -> Result<()> {
+    MODULE.load(guest, "")?;
+    ensure!(guest.number(&format!("cat {INTERVAL}"))? == 1000);
+    guest.sh(&format!("echo 100 >{INTERVAL}"))?;
+    let before = count(guest, "scans")?;
+    guest.wait_for("ten scans", Duration::from_secs(10), |guest| {
+        Ok((count(guest, "scans")? >= before + 10).then_some(()))
+    })?;
+
+    let victim = Victim::start(guest, "-c 1")?;
+    guest.insmod("hide_task", &format!("pid={}", victim.pid))?;
+    guest.wait_for("a finding", Duration::from_secs(3), |guest| {
+        Ok((count(guest, "findings")? == 1).then_some(()))
+    })?;
+    guest.sh("rmmod hide_task")?;
+    victim.end(guest)?;
+
+    guest.sh(&format!("echo 0 >{INTERVAL}"))?;
+    // One may have been under way.
+    thread::sleep(Duration::from_millis(500));
+    let before = count(guest, "scans")?;
+    thread::sleep(Duration::from_secs(2));
+    ensure!(
+        count(guest, "scans")? == before,
+        "scans go on with an interval of 0"
+    );
+    scan(guest)?;
+    ensure!(count(guest, "scans")? == before + 1);
+    Ok(())
+}
+
+/// What is not a valid interval is refused, and changes nothing.
+fn parameters(guest: &mut Guest) -> Result<()> {
+    for bad in [
+        "interval_ms=x",
+        "interval_ms=-1",
+        "interval_ms=86400001",
+        "interval_ms=99999999999",
+    ] {
+        ensure!(MODULE.load(guest, bad).is_err(), "{bad} is accepted");
+    }
+    MODULE.load(guest, ON_DEMAND)?;
+    for bad in ["x", "-1", "86400001", "99999999999"] {
+        let written = guest.run(&format!("echo {bad} >{INTERVAL}"))?;
+        ensure!(written.status != 0, "{bad} is accepted");
+        ensure!(guest.number(&format!("cat {INTERVAL}"))? == 0);
+    }
+    Ok(())
+}
+
+/// The module goes while scans are asked for, and leaves nothing.
+fn reload(guest: &mut Guest) -> Result<()> {
+    for round in 0..8 {
+        MODULE.load(guest, "interval_ms=1")?;
+        guest.sh(&format!(
+            "for i in 1 2 3; do (while echo 1 >{DEBUGFS}/scan; do :; done) >/dev/null 2>&1 & done"
+        ))?;
+        thread::sleep(Duration::from_millis(100 * (round % 4)));
+        if round % 4 != 0 {
+            ensure!(count(guest, "scans")? > 0, "no scan was made");
+        }
+        // An open file keeps the module for the moment.
+        guest.wait_for("the module to go", Duration::from_secs(10), |guest| {
+            Ok((guest.run("rmmod guest_integrity")?.status == 0).then_some(()))
+        })?;
+        ensure!(
+            guest.run(&format!("test -e {DEBUGFS}"))?.status != 0,
+            "{DEBUGFS} is left"
+        );
+    }
+    Ok(())
+}
+
+/// However fast honest tasks come and go, none is taken for a hidden one, and each scan is complete.
+fn storm(guest: &mut Guest, lab: &Lab) -> Result<()> {
+    const SECONDS: u64 = 60;
+
+    MODULE.load(guest, ON_DEMAND)?;
+    guest.sh(&format!(
+        "(while echo 1 >{DEBUGFS}/scan; do :; done) >/dev/null 2>&1 & echo $! >/run/scanner"
+    ))?;
+    let done = guest.sh_for(
+        Duration::from_secs(SECONDS + 45),
+        &format!("storm -s {SECONDS} -w $((2 * $(nproc)))"),
+    )?;
+    guest.sh("kill $(cat /run/scanner)")?;
+    for kind in done.split(' ') {
+        let (name, number) = kind.split_once('=').with_context(|| done.clone())?;
+        ensure!(
+            number.parse::<u64>()? > 10,
+            "too little of a storm: {name}={number}"
+        );
+    }
+
+    let scans = count(guest, "scans")?;
+    let findings = count(guest, "findings")?;
+    ensure!(
+        findings == 0,
+        "{findings} findings in {scans} scans: {:?}",
+        self::findings(guest)?
+    );
+    ensure!(scans > 500 / u64::from(lab.slow), "{scans} scans only");
+    let clean = count(guest, "clean")?;
+    let truncated = count(guest, "truncated")?;
+    ensure!(
+        clean == scans && truncated == 0,
+        "{clean} of {scans} scans are clean, {truncated} truncated"
+    );
+    // Else the storm did not bring the scans into the situation that it is for.
+    ensure!(
+        count(guest, "exiting")? > 0,
+        "no scan met a task that was exiting"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_in_its_order_only() {
+        let good = "[ 9.1] guest_integrity: pid=12 tgid=11 comm=a\\x20b cpu=1 view=runqueue reason=thread_unlisted";
+        let finding = Finding::parse(good).unwrap();
+        assert_eq!((finding.pid, finding.tgid, finding.cpu), (12, 11, 1));
+        assert_eq!(
+            (finding.comm.as_str(), finding.reason.as_str()),
+            ("a\\x20b", "thread_unlisted")
+        );
+
+        assert!(
+            Finding::parse("guest_integrity: pid=12 tgid=11 comm=x pid=1 view= cpu=1").is_err()
+        );
+    }
+}
