@@ -5,14 +5,16 @@
 //! A guest is the kernel under test with an initramfs made of programs of the build tree. QEMU is driven through QMP, the
 //! guest through the QEMU guest agent, and the kernel's log is read for reports of trouble whatever a test finds.
 //!
-//! See `Documentation/testing.rst`.
+//! See `Documentation/testing.md`.
 
 mod check;
+mod demo;
 mod env;
 mod fixtures;
 mod guest;
 mod process;
 mod runner;
+mod shell;
 mod tests;
 mod transfer;
 
@@ -44,6 +46,10 @@ struct Arguments {
 enum Command {
     /// Runs the tests; the last line says how many passed and failed
     Test(TestArguments),
+    /// Shows the three modules at work in a guest, with figures
+    Demo,
+    /// A guest in this terminal, with the modules at hand and its network up; leave it with exit
+    Shell,
 }
 
 #[derive(clap::Args)]
@@ -73,6 +79,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Test(arguments) => test(&arguments),
+        Command::Demo => demo(),
+        Command::Shell => shell(),
     };
 
     match result {
@@ -104,12 +112,39 @@ fn test(arguments: &TestArguments) -> Result<bool> {
         return Ok(true);
     }
 
-    let env = Environment::from_env()?;
-    ctrlc::set_handler(process::interrupt)?;
-    let image = Arc::new(Image::build(&env, &fixtures::build(&env)?)?);
+    let (env, image) = prepare()?;
     let options = runner::Options {
         jobs: arguments.jobs,
         sanitizer: arguments.kernel == Kernel::Sanitizer,
     };
     runner::run(&env, image, &tests, &options)
+}
+
+fn demo() -> Result<bool> {
+    let (env, image) = prepare()?;
+    let log = env.log_dir().join("demo.log");
+
+    std::fs::create_dir_all(env.log_dir())?;
+    demo::run(&guest::Lab {
+        env,
+        image,
+        group: process::Group::new(),
+        slow: 1,
+        sanitizer: false,
+        log,
+    })
+}
+
+fn shell() -> Result<bool> {
+    let (_, image) = prepare()?;
+    shell::run(&image)
+}
+
+/// What every subcommand that starts guests needs.
+fn prepare() -> Result<(Environment, Arc<Image>)> {
+    let env = Environment::from_env()?;
+
+    ctrlc::set_handler(process::interrupt)?;
+    let image = Arc::new(Image::build(&env, &fixtures::build(&env)?)?);
+    Ok((env, image))
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests. `Documentation/testing.rst` says how to add one.
+//! The tests. `Documentation/testing.md` says how to add one.
 
 pub mod balloon;
 mod harness;
 mod host;
-mod integrity;
+pub mod integrity;
 pub mod net;
 mod samples;
 

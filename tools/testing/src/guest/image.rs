@@ -26,7 +26,7 @@ const DHCP: &str = include_str!("dhcp.sh");
 const SHELL: &str = include_str!("shell.sh");
 
 /// Programs of the build tree that guests have besides busybox.
-const PROGRAMS: &[&str] = &["ethtool", "ip", "iperf3", "qemu-ga", "tcpdump"];
+const PROGRAMS: &[&str] = &["bash", "ethtool", "ip", "iperf3", "qemu-ga", "tcpdump"];
 
 /// The kernel's own modules that guests have, if this kernel has them as modules.
 const STOCK: &[&str] = &[

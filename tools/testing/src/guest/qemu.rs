@@ -95,12 +95,6 @@ impl Spec {
         self
     }
 
-    /// Sets the number of CPUs.
-    pub fn cpus(mut self, cpus: u32) -> Self {
-        self.cpus = cpus;
-        self
-    }
-
     /// Adds to the kernel's command line.
     pub fn append(mut self, text: &str) -> Self {
         self.append.push(' ');

@@ -101,6 +101,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Whether it names the victim.
+    pub fn is(&self, victim: &Victim) -> bool {
+        self.pid == victim.tid && self.tgid == victim.pid && self.comm == "tenon-victim"
+    }
+
     fn parse(line: &str) -> Result<Self> {
         let start = line.find("pid=").context("no pid= in the line")?;
         let mut words = line[start..].split(' ');
@@ -214,9 +219,7 @@ fn hidden(guest: &mut Guest, what: &str, victim: &str, reason: &str) -> Result<(
         bail!("the finding is not in the kernel's log");
     };
     ensure!(
-        finding.pid == victim.tid
-            && finding.tgid == victim.pid
-            && finding.comm == "tenon-victim"
+        finding.is(&victim)
             && finding.cpu < 2
             && finding.view == "runqueue"
             && finding.reason == reason,

@@ -155,15 +155,28 @@ pub fn ping(guest: &mut Guest, count: u32) -> Result<()> {
     Ok(())
 }
 
+/// Has the guest read what the host sends into a file.
+pub fn download(guest: &mut Guest, from: &Transfer, limit: Duration, file: &str) -> Result<()> {
+    let command = format!("dd bs=256k </dev/tcp/10.0.2.2/{} >{file}", from.port());
+    guest
+        .sh_for(limit, &format!("bash -c '{command}'"))
+        .map(drop)
+}
+
+/// Has the guest send a file to the host.
+pub fn upload(guest: &mut Guest, to: &Transfer, limit: Duration, file: &str) -> Result<()> {
+    let command = format!("cat {file} >/dev/tcp/10.0.2.2/{}", to.port());
+    guest
+        .sh_for(limit, &format!("bash -c '{command}'"))
+        .map(drop)
+}
+
 /// Moves `length` bytes from the host into the guest and back, and compares them at each end.
 pub fn transfer(guest: &mut Guest, lab: &Lab, length: u64) -> Result<()> {
     let limit = TRANSFER * lab.slow;
 
     let download = Transfer::send(length, limit)?;
-    guest.sh_for(
-        TRANSFER,
-        &format!("nc 10.0.2.2 {} >/tmp/noise", download.port()),
-    )?;
+    self::download(guest, &download, TRANSFER, "/tmp/noise")?;
     let sent = download.finish()?;
     let received = guest.sh_for(TRANSFER, "sha256sum /tmp/noise | cut -d' ' -f1")?;
     let size = guest.number("stat -c %s /tmp/noise")?;
@@ -171,10 +184,7 @@ pub fn transfer(guest: &mut Guest, lab: &Lab, length: u64) -> Result<()> {
     ensure!(size == length);
 
     let upload = Transfer::receive(limit)?;
-    guest.sh_for(
-        TRANSFER,
-        &format!("nc 10.0.2.2 {} </tmp/noise", upload.port()),
-    )?;
+    self::upload(guest, &upload, TRANSFER, "/tmp/noise")?;
     upload
         .finish()?
         .ensure_is(length, &received)
