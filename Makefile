@@ -52,7 +52,7 @@ demo shell test:
 
 .PHONY: test-sanitize
 test-sanitize:
-	@scripts/harness --sanitizer test
+	@scripts/harness --sanitizer test --kernel sanitizer
 
 .PHONY: install uninstall load
 install uninstall load:
