@@ -201,9 +201,9 @@ fn clean(guest: &mut Guest) -> Result<()> {
 }
 
 /// One scan finds a hidden task, once, and no longer when it is back.
-fn hidden(guest: &mut Guest, what: &str, victim: &str, reason: &str) -> Result<()> {
+fn hidden(guest: &mut Guest, what: &str, arguments: &str, reason: &str) -> Result<()> {
     let before = count(guest, "findings")?;
-    let victim = Victim::start(guest, victim)?;
+    let victim = Victim::start(guest, arguments)?;
     scan(guest)?;
     ensure!(
         count(guest, "findings")? == before,
@@ -211,7 +211,12 @@ fn hidden(guest: &mut Guest, what: &str, victim: &str, reason: &str) -> Result<(
     );
 
     guest.insmod("hide_task", &format!("pid={} what={what}", victim.tid))?;
-    scan(guest)?;
+    // A deadline task is runnable for four fifths of the time, see the admin guide's limits; any other is found at once.
+    let mut scans = if arguments.contains("deadline") { 20 } else { 1 };
+    while scans > 0 && count(guest, "findings")? == before {
+        scan(guest)?;
+        scans -= 1;
+    }
     let all = findings(guest)?;
     let found = count(guest, "findings")? - before;
     ensure!(found == 1, "{found} findings for one hidden task");
