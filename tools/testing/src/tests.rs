@@ -3,6 +3,7 @@
 //! The tests. `Documentation/testing.md` says how to add one.
 
 pub mod balloon;
+mod build;
 mod harness;
 mod host;
 pub mod integrity;
@@ -149,6 +150,7 @@ pub fn all() -> Vec<Test> {
     [
         host::tests(),
         harness::tests(),
+        build::tests(),
         integrity::tests(),
         net::tests(),
         balloon::tests(),

@@ -24,18 +24,11 @@ use std::{
 const LIMIT: Duration = Duration::from_secs(600);
 
 pub fn tests() -> Vec<Test> {
-    vec![
-        Test::host("host/modules", LIMIT.as_secs(), |lab| {
-            cargo_test(lab, "tenon-host-tests")
-        }),
-        Test::host("host/harness", LIMIT.as_secs(), |lab| {
-            cargo_test(lab, "tenon")
-        }),
-    ]
+    vec![Test::host("host", LIMIT.as_secs(), cargo_test)]
 }
 
-/// Runs the tests of one package and counts them.
-fn cargo_test(lab: &Lab, package: &str) -> Result<Tally> {
+/// Runs the tests of all packages and counts them.
+fn cargo_test(lab: &Lab) -> Result<Tally> {
     let testing = lab.env.top.join("tools/testing");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let output = File::create(&lab.log)?;
@@ -46,8 +39,7 @@ fn cargo_test(lab: &Lab, package: &str) -> Result<Tally> {
             "--release",
             "--locked",
             "--no-fail-fast",
-            "--package",
-            package,
+            "--workspace",
         ])
         .arg("--manifest-path")
         .arg(testing.join("Cargo.toml"))

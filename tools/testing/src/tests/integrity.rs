@@ -212,7 +212,11 @@ fn hidden(guest: &mut Guest, what: &str, arguments: &str, reason: &str) -> Resul
 
     guest.insmod("hide_task", &format!("pid={} what={what}", victim.tid))?;
     // A deadline task is runnable for four fifths of the time, see the admin guide's limits; any other is found at once.
-    let mut scans = if arguments.contains("deadline") { 20 } else { 1 };
+    let mut scans = if arguments.contains("deadline") {
+        20
+    } else {
+        1
+    };
     while scans > 0 && count(guest, "findings")? == before {
         scan(guest)?;
         scans -= 1;

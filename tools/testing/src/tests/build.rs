@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the modules as files: each is complete by itself, and all of them fit into one kernel.
+
+use super::Test;
+use crate::guest::{
+    Guest,
+    Lab,
+    Spec, //
+};
+use anyhow::{
+    ensure,
+    Result, //
+};
+
+const MODULES: [&str; 4] = [
+    "virtio_net_rust",
+    "virtio_balloon_rust",
+    "guest_integrity",
+    "rust_virtio_rng",
+];
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::guest("build/alone", 60, Spec::q35(), alone),
+        Test::guest("build/together", 60, Spec::q35(), |guest, _| {
+            together(guest)
+        }),
+    ]
+}
+
+/// Each module needs no other, was built for this kernel, and comes and goes without a device.
+fn alone(guest: &mut Guest, lab: &Lab) -> Result<()> {
+    for module in MODULES {
+        let info = guest.sh(&format!("modinfo /modules/{module}.ko"))?;
+        let value = |key: &str| {
+            let line = info
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+            line.map(str::trim).unwrap_or_default()
+        };
+
+        ensure!(
+            value("depends").is_empty(),
+            "{module} needs {}",
+            value("depends")
+        );
+        let magic = value("vermagic");
+        ensure!(
+            magic.split(' ').next() == Some(lab.env.kernel_release.as_str()),
+            "{module} is for {magic}"
+        );
+        for _ in 0..3 {
+            guest.insmod(module, "")?;
+            guest.sh(&format!("test -s /sys/kernel/btf/{module}"))?;
+            guest.sh(&format!("rmmod {module}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// All modules are in the kernel at once, in whatever order they come and go.
+fn together(guest: &mut Guest) -> Result<()> {
+    for round in 0..MODULES.len() {
+        for index in 0..MODULES.len() {
+            guest.insmod(MODULES[(index + round) % MODULES.len()], "")?;
+        }
+        let loaded = guest.number("lsmod | grep -c -e _rust -e rust_ -e guest_integrity")?;
+        ensure!(loaded == 4, "{loaded} of 4 modules are loaded");
+        for index in 0..MODULES.len() {
+            guest.sh(&format!(
+                "rmmod {}",
+                MODULES[(index + 2 * round) % MODULES.len()]
+            ))?;
+        }
+    }
+    Ok(())
+}
