@@ -144,7 +144,9 @@ impl<B: Buffer> AnyQueue for Queue<B> {
     fn detach(&self) {
         let vq = {
             let _off = bottom_half::disable();
-            self.inner.lock().vq.take()
+            // Ends before softirqs come back on, which a guard in the block's last expression would not.
+            let mut inner = self.inner.lock();
+            inner.vq.take()
         };
         let Some(vq) = vq else {
             return;
