@@ -139,6 +139,17 @@ pub(crate) fn single_units(mtu: u32) -> Option<u32> {
     (MEMORY.order(units) <= MAX_ORDER).then_some(units)
 }
 
+/// Returns the largest MTU of which every frame fits into a buffer of `units` units.
+pub(crate) fn max_single_mtu(units: u32) -> u32 {
+    // CAST: A small constant.
+    let rest = MEMORY.overhead + FRAME_OVERHEAD + crate::header::LEN as u32;
+
+    units
+        .saturating_mul(MEMORY.unit)
+        .saturating_sub(rest)
+        .min(MAX_MTU)
+}
+
 /// Returns what the interface can do: from the beginning, and what the user can change.
 pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, device::Features) {
     let mut changeable = device::Features::default();

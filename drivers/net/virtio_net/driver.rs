@@ -45,6 +45,7 @@ use guest::{
     },
     virtio::{
         self,
+        buffer::Buffer,
         Callback,
         Features,
         Interrupt,
@@ -147,6 +148,13 @@ impl virtio::Driver for Driver {
     }
 }
 
+/// Returns how many entries a ring has.
+fn size<B: Buffer>(queue: &Queue<B>) -> Result<u32> {
+    let vq = queue.lock_bh().ok_or(ENXIO)?;
+
+    Ok(vq.size())
+}
+
 /// Makes the network device.
 fn interface(
     dev: &virtio::Device<Core<'_>>,
@@ -158,8 +166,8 @@ fn interface(
     let format = Format::new(features.is_modern(), mergeable);
     let mtu = config::mtu(dev, &features)?;
     let rings = Rings {
-        rx: rx.lock_bh().ok_or(ENXIO)?.size(),
-        tx: tx.lock_bh().ok_or(ENXIO)?.size(),
+        rx: size(&rx)?,
+        tx: size(&tx)?,
     };
 
     let rx_stats = Writer::new()?;
@@ -207,9 +215,14 @@ fn interface(
     let (active, changeable) = config::abilities(&features);
     net.set_features(active, changeable);
     net.set_flexible();
+    let max_mtu = if mergeable {
+        config::MAX_MTU
+    } else {
+        config::max_single_mtu(single)
+    };
     net.set_mtu(
         config::MIN_MTU,
-        mtu.unwrap_or(config::MAX_MTU),
+        mtu.unwrap_or(max_mtu),
         mtu.unwrap_or(config::DEFAULT_MTU),
     );
     if features.any_layout() {
