@@ -35,7 +35,7 @@ explain_missing() {
 		die "the running kernel $1 has no Rust support and cannot run these modules: install and boot Debian's $series kernel (apt-get install -t $suite-backports linux-image-amd64 or linux-image-cloud-amd64)"
 	fi
 	_have=$(built_releases)
-	die "there are no modules for the running kernel $1 here (there are for:${_have:- none}): install linux-headers-$1 linux-source-$series rustc rust-src bindgen gcc-14 make flex bison bc libelf-dev, then run make modules"
+	die "there are no modules for the running kernel $1 here (there are for:${_have:- none}): install linux-headers-$1 $needs, then run make modules"
 }
 
 # Dies unless the modules $2... in directory $1 are for the kernel that runs:

@@ -10,6 +10,10 @@ export TENON_START
 # and backports it comes from.
 # shellcheck disable=SC2034 # For the scripts.
 series=7.3 suite=trixie
+# What a machine without build tree needs to build for the kernel it runs, apart
+# from that kernel's headers.
+# shellcheck disable=SC2034 # For the scripts.
+needs="linux-source-$series rustc rust-src bindgen gcc-14 make flex bison bc python3 dwarves libelf-dev libssl-dev"
 
 say() { printf 'tenon: %s\n' "$*" >&2; }
 
@@ -74,7 +78,7 @@ die_log() {
 	elif grep -qiE 'NO_PUBKEY|not signed|signatures couldn.t be verified' "$2"; then
 		die "$1: this machine does not know the mirror's key: apt-get install --only-upgrade debian-archive-keyring (log: $2)"
 	fi
-	die "$1: $(grep -m1 -iE '^(E|error|fatal)[: ]|error:' "$2" | cut -c1-200) (log: $2)"
+	die "$1: $(grep -m1 -iE '^(E|error|fatal)[: ]|error:|no such file|not found|\*\*\* ' "$2" | cut -c1-200) (log: $2)"
 }
 
 # The base addresses of the Debian archives that this machine's apt knows.
