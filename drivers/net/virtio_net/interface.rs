@@ -112,13 +112,8 @@ impl device::Operations for Interface {
         Ok(())
     }
 
-    /// Looks for what was sent, in case an interrupt was lost.
+    /// Looks for what was sent, in case an interrupt was lost. The stack has logged it already.
     fn tx_timeout(dev: &Device<Self>, queue: u32) {
-        dev_warn!(
-            dev.data().vdev,
-            "transmit queue {} has been stopped for a long time\n",
-            queue
-        );
         // CAST: A device has few queues.
         if let Some(napi) = dev.reclaim(queue as u16) {
             napi.schedule(|| {});
