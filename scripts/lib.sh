@@ -13,7 +13,7 @@ series=7.3 suite=trixie
 # What a machine without build tree needs to build for the kernel it runs, apart
 # from that kernel's headers.
 # shellcheck disable=SC2034 # For the scripts.
-needs="linux-source-$series rustc rust-src bindgen gcc-14 make flex bison bc python3 dwarves libelf-dev libssl-dev"
+needs="linux-source-$series rustc rust-src bindgen gcc-14 make flex bison bc python3 dwarves openssl libelf-dev libssl-dev"
 
 say() { printf 'tenon: %s\n' "$*" >&2; }
 
