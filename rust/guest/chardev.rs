@@ -108,7 +108,7 @@ pub fn is_nonblocking(file: &File) -> bool {
 ///
 /// # Invariants
 ///
-/// `misc` is a registered `struct miscdevice` whose operations are [`Operations<T>`].
+/// `misc` is a registered `struct miscdevice` whose operations are `Operations<T>`.
 #[pin_data(PinnedDrop)]
 pub struct Registration<T: CharDevice> {
     #[pin]

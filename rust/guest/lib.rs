@@ -26,4 +26,3 @@ pub mod workqueue;
 
 /// What the `kernel` crate's print macros put before a line of this crate.
 const __LOG_PREFIX: &[u8] = b"guest\0";
-

@@ -202,7 +202,11 @@ impl<T: Driver> Adapter<T> {
             return;
         };
         // SAFETY: The core calls with a valid queue, which belongs to a valid device.
-        let dev = unsafe { &*(*vq.as_ptr()).vdev.cast::<Device<device::CoreInternal<'_>>>() };
+        let dev = unsafe {
+            &*(*vq.as_ptr())
+                .vdev
+                .cast::<Device<device::CoreInternal<'_>>>()
+        };
         let Some(data) = dev.published::<T::Data<'_>>() else {
             return;
         };
@@ -318,10 +322,7 @@ pub trait Driver {
     /// Checks the configuration and gives up features that it makes unusable, before the set is final.
     ///
     /// An error refuses the device.
-    fn validate(
-        dev: &Device<device::Core<'_>>,
-        features: &mut Features<Self::Feature>,
-    ) -> Result {
+    fn validate(dev: &Device<device::Core<'_>>, features: &mut Features<Self::Feature>) -> Result {
         let _ = (dev, features);
         Ok(())
     }
@@ -357,10 +358,7 @@ pub trait Driver {
     /// Stops the activity. Called once, also when [`init`](Self::init) has failed.
     ///
     /// The device is live until this returns. Memory in flight is not the driver's concern.
-    fn unbind<'bound>(
-        dev: &'bound Device<device::Core<'_>>,
-        data: Pin<&Self::Data<'bound>>,
-    ) {
+    fn unbind<'bound>(dev: &'bound Device<device::Core<'_>>, data: Pin<&Self::Data<'bound>>) {
         let _ = (dev, data);
     }
 
@@ -386,9 +384,7 @@ struct State {
 }
 
 impl State {
-    fn new(
-        callback: unsafe extern "C" fn(*mut bindings::virtqueue),
-    ) -> impl PinInit<Self, Error> {
+    fn new(callback: unsafe extern "C" fn(*mut bindings::virtqueue)) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             callback,
             data: Atomic::new(core::ptr::null_mut()),
@@ -405,7 +401,7 @@ impl State {
 /// # Invariants
 ///
 /// A [`Device`] instance represents a valid `struct virtio_device` created by the C portion of the kernel. While it is bound
-/// to a driver of this crate, `priv` is null or a pinned [`State`].
+/// to a driver of this crate, `priv` is null or a pinned `State`.
 #[repr(transparent)]
 pub struct Device<Ctx: device::DeviceContext = device::Normal>(
     Opaque<bindings::virtio_device>,
@@ -522,7 +518,8 @@ impl<'a> Device<device::CoreInternal<'a>> {
         }
 
         // SAFETY: By the type invariant `self.as_raw()` is valid; with the queues the last callbacks are gone.
-        let state = unsafe { core::mem::replace(&mut (*self.as_raw()).priv_, core::ptr::null_mut()) };
+        let state =
+            unsafe { core::mem::replace(&mut (*self.as_raw()).priv_, core::ptr::null_mut()) };
         if !state.is_null() {
             // SAFETY: By the type invariant it is a `State`, stored by `set_state()`.
             drop(unsafe { Pin::<KBox<State>>::from_foreign(state.cast()) });

@@ -68,7 +68,7 @@ impl Format {
         }
     }
 
-    fn to_device(self, value: u16) -> [u8; 2] {
+    fn encode(self, value: u16) -> [u8; 2] {
         if self.big_endian {
             value.to_be_bytes()
         } else {
@@ -76,7 +76,7 @@ impl Format {
         }
     }
 
-    fn from_device(self, bytes: [u8; 2]) -> u16 {
+    fn decode(self, bytes: [u8; 2]) -> u16 {
         if self.big_endian {
             u16::from_be_bytes(bytes)
         } else {
@@ -186,11 +186,11 @@ impl Header {
             return [0; LEN];
         }
 
-        let [hdr_len_0, hdr_len_1] = format.to_device(self.hdr_len);
-        let [gso_size_0, gso_size_1] = format.to_device(self.gso_size);
-        let [csum_start_0, csum_start_1] = format.to_device(self.csum_start);
-        let [csum_offset_0, csum_offset_1] = format.to_device(self.csum_offset);
-        let [num_buffers_0, num_buffers_1] = format.to_device(self.num_buffers);
+        let [hdr_len_0, hdr_len_1] = format.encode(self.hdr_len);
+        let [gso_size_0, gso_size_1] = format.encode(self.gso_size);
+        let [csum_start_0, csum_start_1] = format.encode(self.csum_start);
+        let [csum_offset_0, csum_offset_1] = format.encode(self.csum_offset);
+        let [num_buffers_0, num_buffers_1] = format.encode(self.num_buffers);
         [
             self.flags,
             self.gso_type,
@@ -216,12 +216,12 @@ impl Header {
         Self {
             flags,
             gso_type,
-            hdr_len: format.from_device([a0, a1]),
-            gso_size: format.from_device([b0, b1]),
-            csum_start: format.from_device([c0, c1]),
-            csum_offset: format.from_device([d0, d1]),
+            hdr_len: format.decode([a0, a1]),
+            gso_size: format.decode([b0, b1]),
+            csum_start: format.decode([c0, c1]),
+            csum_offset: format.decode([d0, d1]),
             num_buffers: if format.long {
-                format.from_device([e0, e1])
+                format.decode([e0, e1])
             } else {
                 0
             },

@@ -36,7 +36,7 @@ pub const MAX_HEADER: usize = 40;
 ///
 /// # Invariants
 ///
-/// The packet's control block holds a [`Control`]; if that says so, the header is in the headroom, which nobody else uses.
+/// The packet's control block holds a `Control`; if that says so, the header is in the headroom, which nobody else uses.
 pub struct TxFrame(TxSkBuff);
 
 /// What a [`TxFrame`] keeps in the packet's control block, which is the driver's as long as it has the packet.
@@ -126,10 +126,8 @@ unsafe impl Buffer for TxFrame {
         // SAFETY: As above.
         if unsafe { (*control).in_headroom } {
             // SAFETY: By the type invariant the header lies right before the data.
-            list.push_out(
-                unsafe { data.sub(len as usize) },
-                len.wrapping_add(head_len),
-            )?;
+            let header = unsafe { data.sub(len as usize) };
+            list.push_out(header, len.wrapping_add(head_len))?;
         } else {
             // SAFETY: As above.
             let header = unsafe { NonNull::new_unchecked(addr_of_mut!((*control).header)) };

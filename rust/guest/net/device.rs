@@ -121,6 +121,9 @@ impl<T: Operations> Callbacks<T> {
         ..pin_init::zeroed()
     };
 
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`] made for `T`, under the rtnl lock.
     unsafe extern "C" fn open_callback(dev: *mut bindings::net_device) -> c_int {
         // SAFETY: The stack calls with a valid device of this type.
         let dev = unsafe { Device::<T>::from_raw(dev) };
@@ -128,12 +131,18 @@ impl<T: Operations> Callbacks<T> {
         from_result(|| T::open(dev).map(|()| 0))
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`] made for `T`, under the rtnl lock.
     unsafe extern "C" fn stop_callback(dev: *mut bindings::net_device) -> c_int {
         // SAFETY: The stack calls with a valid device of this type.
         T::stop(unsafe { Device::<T>::from_raw(dev) });
         0
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`] made for `T` and a valid `storage`.
     unsafe extern "C" fn get_stats64_callback(
         dev: *mut bindings::net_device,
         storage: *mut bindings::rtnl_link_stats64,
@@ -156,6 +165,9 @@ impl<T: Operations> Callbacks<T> {
         storage.tx_fifo_errors = stats.tx_fifo_errors;
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`] made for `T` and a `struct sockaddr` in `addr`, under the rtnl lock.
     unsafe extern "C" fn set_mac_address_callback(
         raw: *mut bindings::net_device,
         addr: *mut c_void,
@@ -180,6 +192,9 @@ impl<T: Operations> Callbacks<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`] made for `T`.
     unsafe extern "C" fn tx_timeout_callback(dev: *mut bindings::net_device, queue: u32) {
         // SAFETY: The stack calls with a valid device of this type.
         T::tx_timeout(unsafe { Device::<T>::from_raw(dev) }, queue);

@@ -160,6 +160,9 @@ impl<T: Operations> Callbacks<T> {
         ..pin_init::zeroed()
     };
 
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `info`.
     unsafe extern "C" fn get_drvinfo(dev: *mut NetDevice, info: *mut bindings::ethtool_drvinfo) {
         // SAFETY: The stack calls with a valid device of this type.
         let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
@@ -168,6 +171,9 @@ impl<T: Operations> Callbacks<T> {
         T::driver_info(dev, &mut DriverInfo(unsafe { &mut *info }));
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `ring`.
     unsafe extern "C" fn get_ringparam(
         dev: *mut NetDevice,
         ring: *mut bindings::ethtool_ringparam,
@@ -192,6 +198,9 @@ impl<T: Operations> Callbacks<T> {
         rx * T::RX_STATISTICS.len() + tx * T::TX_STATISTICS.len()
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T`.
     unsafe extern "C" fn get_sset_count(dev: *mut NetDevice, set: c_int) -> c_int {
         // CAST: The number of a string set.
         if set as u32 != bindings::ethtool_stringset_ETH_SS_STATS {
@@ -202,6 +211,9 @@ impl<T: Operations> Callbacks<T> {
         Self::count(unsafe { Device::<T>::from_raw(dev.cast()) }) as c_int
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T` and room in `data` for as many strings as `get_sset_count()` said.
     unsafe extern "C" fn get_strings(dev: *mut NetDevice, set: u32, data: *mut u8) {
         const LEN: usize = bindings::ETH_GSTRING_LEN as usize;
 
@@ -230,6 +242,9 @@ impl<T: Operations> Callbacks<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T`, a valid `stats`, and room in `data` for as many values as that says.
     unsafe extern "C" fn get_ethtool_stats(
         dev: *mut NetDevice,
         stats: *mut bindings::ethtool_stats,
@@ -260,6 +275,9 @@ impl<T: Operations> Callbacks<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `settings`.
     unsafe extern "C" fn get_link_ksettings(
         dev: *mut NetDevice,
         settings: *mut bindings::ethtool_link_ksettings,
@@ -276,6 +294,9 @@ impl<T: Operations> Callbacks<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T` and valid `settings`.
     unsafe extern "C" fn set_link_ksettings(
         raw: *mut NetDevice,
         settings: *const bindings::ethtool_link_ksettings,

@@ -280,6 +280,9 @@ impl<H: Handler> Napi<H> {
         }
     }
 
+    /// # Safety
+    ///
+    /// The kernel calls it, with the `napi_struct` of a [`Napi`] for `H`, on one CPU at a time, with softirqs off.
     unsafe extern "C" fn poll_callback(napi: *mut bindings::napi_struct, budget: c_int) -> c_int {
         let ptr: *mut Opaque<bindings::napi_struct> = napi.cast();
         // SAFETY: The kernel calls with the `napi_struct` of a `Napi`, which is dropped only after the last poll.

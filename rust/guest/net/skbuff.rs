@@ -392,10 +392,10 @@ impl RxSkBuff {
             return Err(buffer);
         }
 
-        // SAFETY: By the type invariant `tail` is valid; this borrows it without owning it.
-        let tail = ManuallyDrop::new(Owned {
-            skb: unsafe { NonNull::new_unchecked(self.tail) },
-        });
+        // SAFETY: By the type invariant `tail` is valid.
+        let skb = unsafe { NonNull::new_unchecked(self.tail) };
+        // It is borrowed, not owned.
+        let tail = ManuallyDrop::new(Owned { skb });
         // SAFETY: The shared info of a valid packet is valid.
         let mut index = usize::from(unsafe { (*tail.shared_info()).nr_frags });
         if index >= MAX_FRAGS {

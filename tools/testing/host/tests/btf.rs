@@ -99,7 +99,7 @@ impl Writer {
 
     fn add(&mut self, name: &str, kind: u32, vlen: usize, size_or_type: u32) -> u32 {
         let name = self.name(name);
-        self.words(&[name, kind << 24 | vlen as u32, size_or_type]);
+        self.words(&[name, (kind << 24) | vlen as u32, size_or_type]);
         self.ids += 1;
         self.ids
     }
@@ -286,7 +286,7 @@ fn a_bit_field_is_no_field() {
     let name = w.name("flag");
     // A structure with the flag for bit fields: one bit at offset 8.
     w.add("s", STRUCT | 0x80, 1, 4);
-    w.words(&[name, int, 1 << 24 | 8]);
+    w.words(&[name, int, (1 << 24) | 8]);
     let image = w.finish();
     let source = Indexed::new(&image).unwrap();
     let ty = source.find("s", Kind::Struct).unwrap();

@@ -150,7 +150,7 @@ impl Kernel {
         id
     }
 
-    fn others<'a>(&'a self, id: Id) -> impl Iterator<Item = (Id, &'a Task)> + 'a {
+    fn others(&self, id: Id) -> impl Iterator<Item = (Id, &Task)> + '_ {
         let process = self.tasks[id].process;
         self.tasks
             .iter()

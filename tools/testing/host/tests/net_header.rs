@@ -34,7 +34,13 @@ fn any_format() -> impl Strategy<Value = Format> {
 fn any_header() -> impl Strategy<Value = Header> {
     (
         (any::<u8>(), any::<u8>()),
-        (any::<u16>(), any::<u16>(), any::<u16>(), any::<u16>(), any::<u16>()),
+        (
+            any::<u16>(),
+            any::<u16>(),
+            any::<u16>(),
+            any::<u16>(),
+            any::<u16>(),
+        ),
     )
         .prop_map(|((flags, gso_type), (a, b, c, d, e))| Header {
             flags,
@@ -253,11 +259,23 @@ fn the_fields_are_where_they_belong() {
         csum_offset: 0x090a,
         num_buffers: 0x0b0c,
     };
-    let modern = Format { long: true, big_endian: false };
-    let legacy = Format { long: true, big_endian: true };
+    let modern = Format {
+        long: true,
+        big_endian: false,
+    };
+    let legacy = Format {
+        long: true,
+        big_endian: true,
+    };
 
-    assert_eq!(header.to_bytes(modern), [1, 2, 4, 3, 6, 5, 8, 7, 0xa, 9, 0xc, 0xb]);
-    assert_eq!(header.to_bytes(legacy), [1, 2, 3, 4, 5, 6, 7, 8, 9, 0xa, 0xb, 0xc]);
+    assert_eq!(
+        header.to_bytes(modern),
+        [1, 2, 4, 3, 6, 5, 8, 7, 0xa, 9, 0xc, 0xb]
+    );
+    assert_eq!(
+        header.to_bytes(legacy),
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 0xa, 0xb, 0xc]
+    );
 }
 
 /// VirtIO 1.3, 5.1.6.1: when the header counts buffers.
@@ -269,7 +287,10 @@ fn the_length_follows_from_the_features() {
     assert_eq!(Format::new(false, false).len(), 10);
     // A modern device is little endian everywhere; a legacy device is what this machine is.
     assert!(!Format::new(true, true).big_endian);
-    assert_eq!(Format::new(false, true).big_endian, cfg!(target_endian = "big"));
+    assert_eq!(
+        Format::new(false, true).big_endian,
+        cfg!(target_endian = "big")
+    );
 }
 
 /// The device that discards a ring of the C driver's with one frame.
@@ -293,7 +314,9 @@ fn a_packet_in_no_buffers_is_refused() {
             ..Header::default()
         };
         assert_eq!(
-            header.received(1514, &rules).map(|received| received.buffers),
+            header
+                .received(1514, &rules)
+                .map(|received| received.buffers),
             expected
         );
     }

@@ -2,7 +2,8 @@
 
 //! The rules of the tree that a program can check.
 //!
-//! That each unsafe block in `rust/` has its SAFETY comment is for clippy (`make clippy`), which the kernel's flags ask for it.
+//! That each unsafe block in `rust/` has its SAFETY comment is for clippy, which the kernel's flags ask for it: the test
+//! `build/clippy`.
 
 use proc_macro2::{TokenStream, TokenTree};
 use std::{
@@ -21,7 +22,11 @@ fn files(dir: &str, endings: &[&str]) -> Vec<PathBuf> {
     while let Some(path) = todo.pop() {
         for entry in fs::read_dir(&path).expect("a folder of the tree can be read") {
             let path = entry.expect("a folder of the tree can be read").path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if path.is_dir() {
                 if name != "target" && !name.starts_with('.') {
                     todo.push(path);
@@ -68,7 +73,10 @@ fn trespasses(source: &str) -> Vec<(usize, String)> {
 
 #[test]
 fn drivers_and_samples_are_safe() {
-    let files: Vec<_> = ["drivers", "samples"].iter().flat_map(|dir| files(dir, &[".rs"])).collect();
+    let files: Vec<_> = ["drivers", "samples"]
+        .iter()
+        .flat_map(|dir| files(dir, &[".rs"]))
+        .collect();
     assert!(files.len() > 4, "the drivers were not found");
 
     let bad: Vec<_> = files
@@ -79,15 +87,26 @@ fn drivers_and_samples_are_safe() {
                 .map(move |(line, what)| format!("{}:{line}: {what}", path.display()))
         })
         .collect();
-    assert!(bad.is_empty(), "unsafe code and C bindings belong into rust/guest:\n{}", bad.join("\n"));
+    assert!(
+        bad.is_empty(),
+        "unsafe code and C bindings belong into rust/guest:\n{}",
+        bad.join("\n")
+    );
 }
 
 #[test]
 fn driver_crates_deny_unsafe_code() {
-    for path in ["drivers", "samples"].iter().flat_map(|dir| files(dir, &[".rs"])) {
+    for path in ["drivers", "samples"]
+        .iter()
+        .flat_map(|dir| files(dir, &[".rs"]))
+    {
         let source = read(&path);
         if source.contains("\nmodule!") || source.contains("module_virtio_driver!") {
-            assert!(source.contains("#![deny(unsafe_code)]"), "{} lacks deny(unsafe_code)", path.display());
+            assert!(
+                source.contains("#![deny(unsafe_code)]"),
+                "{} lacks deny(unsafe_code)",
+                path.display()
+            );
         }
     }
 }
@@ -96,8 +115,14 @@ fn driver_crates_deny_unsafe_code() {
 fn the_check_sees_what_it_should() {
     assert_eq!(trespasses("fn f() { unsafe { g() } }").len(), 1);
     assert_eq!(trespasses("use crate::bindings::page;").len(), 1);
-    assert_eq!(trespasses("fn f() { let s = \"unsafe\"; } // unsafe, bindings::x").len(), 0);
-    assert_eq!(trespasses("#![deny(unsafe_code)] fn bindings() {}").len(), 0);
+    assert_eq!(
+        trespasses("fn f() { let s = \"unsafe\"; } // unsafe, bindings::x").len(),
+        0
+    );
+    assert_eq!(
+        trespasses("#![deny(unsafe_code)] fn bindings() {}").len(),
+        0
+    );
 }
 
 #[test]
@@ -106,12 +131,19 @@ fn files_are_short_and_say_their_licence() {
     for dir in ["drivers", "rust", "samples", "scripts", "tools/testing"] {
         for path in files(dir, &[".rs", ".c", ".h", ".sh", ".awk"]) {
             let source = read(&path);
-            if !source.lines().take(2).any(|line| line.contains("SPDX-License-Identifier: GPL-2.0")) {
+            if !source
+                .lines()
+                .take(2)
+                .any(|line| line.contains("SPDX-License-Identifier: GPL-2.0"))
+            {
                 bad.push(format!("{}: no SPDX line at the top", path.display()));
             }
             let lines = source.lines().count();
             if lines > MAX_LINES {
-                bad.push(format!("{}: {lines} lines, at most {MAX_LINES}", path.display()));
+                bad.push(format!(
+                    "{}: {lines} lines, at most {MAX_LINES}",
+                    path.display()
+                ));
             }
         }
     }

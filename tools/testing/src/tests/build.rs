@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the modules as files: each is complete by itself, and all of them fit into one kernel.
+//! Tests of the modules as files: their source is in order, each is complete by itself, and all of them fit into one kernel.
 
-use super::Test;
+use super::{
+    Tally,
+    Test, //
+};
 use crate::guest::{
     Guest,
     Lab,
@@ -11,6 +14,14 @@ use crate::guest::{
 use anyhow::{
     ensure,
     Result, //
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    process::Command,
+    time::Duration, //
 };
 
 const MODULES: [&str; 4] = [
@@ -22,11 +33,44 @@ const MODULES: [&str; 4] = [
 
 pub fn tests() -> Vec<Test> {
     vec![
+        check("build/clippy", &["build-modules", "--clippy"]),
+        check("build/rustfmt", &["rustfmt", "--check"]),
+        check("build/shellcheck", &["shellcheck"]),
         Test::guest("build/alone", 60, Spec::q35(), alone),
         Test::guest("build/together", 60, Spec::q35(), |guest, _| {
             together(guest)
         }),
     ]
+}
+
+/// A script of `scripts/` that finds fault with the source or does not.
+fn check(name: &str, command: &'static [&'static str]) -> Test {
+    const LIMIT: Duration = Duration::from_secs(600);
+
+    Test::host(name, LIMIT.as_secs(), move |lab| {
+        let output = File::create(&lab.log)?;
+        let mut script = Command::new(lab.env.top.join("scripts").join(command[0]));
+        script
+            .args(&command[1..])
+            .stdout(output.try_clone()?)
+            .stderr(output);
+
+        let status = lab.group.spawn(&mut script)?.wait(LIMIT)?;
+        let text = fs::read_to_string(&lab.log)?;
+        ensure!(
+            status.success(),
+            "{}: {}",
+            command.join(" "),
+            text.lines()
+                .find(|line| line.starts_with("error") || line.starts_with("Diff"))
+                .or(text.lines().last())
+                .unwrap_or_default()
+        );
+        Ok(Tally {
+            passed: 1,
+            failed: Vec::new(),
+        })
+    })
 }
 
 /// Each module needs no other, was built for this kernel, and comes and goes without a device.
