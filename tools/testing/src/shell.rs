@@ -34,6 +34,16 @@ pub fn run(image: &Image) -> Result<bool> {
         .device("virtio-rng", "");
     let terminal = Terminal::save();
 
+    // The guest's serial port does not know how large the terminal behind it is.
+    let spec = match stty("size").as_deref().map(str::split_whitespace) {
+        Some(mut size) => match (size.next(), size.next()) {
+            (Some(rows), Some(columns)) => {
+                spec.append(&format!("tenon.rows={rows} tenon.columns={columns}"))
+            }
+            _ => spec,
+        },
+        None => spec,
+    };
     let process = Group::new().spawn(&mut spec.interactive(image))?;
     let status = process.wait(Duration::MAX)?;
     drop(terminal);
@@ -43,20 +53,26 @@ pub fn run(image: &Image) -> Result<bool> {
     Ok(true)
 }
 
+/// What `stty` says about the terminal, if there is one.
+fn stty(question: &str) -> Option<String> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    let output = Command::new("stty")
+        .arg(question)
+        .stdin(Stdio::inherit())
+        .output()
+        .ok()?;
+
+    String::from_utf8(output.stdout).ok()
+}
+
 /// The settings of the terminal, which QEMU changes, and cannot put back when it is killed.
 struct Terminal(Option<String>);
 
 impl Terminal {
     fn save() -> Self {
-        let settings = io::stdin().is_terminal().then(|| {
-            let output = Command::new("stty")
-                .arg("-g")
-                .stdin(Stdio::inherit())
-                .output()
-                .ok()?;
-            String::from_utf8(output.stdout).ok()
-        });
-        Terminal(settings.flatten())
+        Terminal(stty("-g"))
     }
 }
 

@@ -3,7 +3,11 @@
 #
 # What a person at the guest's terminal gets; leaving it ends the guest.
 
-stty sane 2>/dev/null
+value() { sed -n "s/.*tenon.$1=\([0-9]*\).*/\1/p" /proc/cmdline; }
+
+stty sane
+rows=$(value rows) columns=$(value columns)
+[ -z "$columns" ] || stty rows "$rows" columns "$columns"
 cd /modules || exit
 if [ -e virtio_net_rust.ko ] && insmod virtio_net_rust.ko; then
 	for _ in 1 2 3 4 5; do
@@ -22,4 +26,4 @@ The modules are in /modules (build/$(uname -r)/ of the checkout), the kernel's o
 are loaded with modprobe. exit leaves, and everything in the guest is lost.
 
 EOT
-PS1='tenon:\w# ' exec /bin/sh -i
+PS1='tenon:\w# ' exec bash --norc -i
