@@ -258,10 +258,10 @@ fn clean(guest: &mut Guest) -> Result<String> {
     );
 
     Ok(format!(
-        "clean: {} CPUs, {} processes, {} threads, nothing hidden",
-        integrity::last(guest, "cpus")?,
+        "clean: {} processes and the run queues of {} CPUs agree, {} us",
         integrity::last(guest, "processes")?,
-        integrity::last(guest, "threads")?
+        integrity::last(guest, "cpus")?,
+        integrity::last(guest, "duration_ns")? / 1000
     ))
 }
 
@@ -281,8 +281,8 @@ fn caught(guest: &mut Guest) -> Result<String> {
     victim.end(guest)?;
 
     Ok(format!(
-        "caught by the next scan: pid {pid}, {}",
-        finding.comm
+        "caught by the next scan: pid={pid} comm={} {}",
+        finding.comm, finding.reason
     ))
 }
 

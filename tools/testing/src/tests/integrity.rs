@@ -97,7 +97,7 @@ pub struct Finding {
     pub comm: String,
     cpu: u64,
     view: String,
-    reason: String,
+    pub reason: String,
 }
 
 impl Finding {
