@@ -9,6 +9,7 @@ mod host;
 pub mod integrity;
 pub mod net;
 mod samples;
+mod scripts;
 
 use crate::guest::{
     Guest,
@@ -155,6 +156,7 @@ pub fn all() -> Vec<Test> {
         net::tests(),
         balloon::tests(),
         samples::tests(),
+        scripts::tests(),
     ]
     .into_iter()
     .flatten()

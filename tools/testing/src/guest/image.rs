@@ -26,7 +26,9 @@ const DHCP: &str = include_str!("dhcp.sh");
 const SHELL: &str = include_str!("shell.sh");
 
 /// Programs of the build tree that guests have besides busybox.
-const PROGRAMS: &[&str] = &["bash", "ethtool", "ip", "iperf3", "qemu-ga", "tcpdump"];
+const PROGRAMS: &[&str] = &[
+    "bash", "ethtool", "ip", "iperf3", "kmod", "qemu-ga", "tcpdump",
+];
 
 /// The kernel's own modules that guests have, if this kernel has them as modules.
 const STOCK: &[&str] = &[
@@ -37,6 +39,12 @@ const STOCK: &[&str] = &[
     "virtio_net",
     "virtio_rng",
 ];
+
+/// What a user runs in a checkout, and guests have in `/tenon`.
+const SCRIPTS: &[&str] = &["install", "kernel-check.sh", "lib.sh", "load", "uninstall"];
+
+/// The tools for modules that distributions have: `/kmod` in front of the path puts them in the place of busybox's.
+const KMOD: &[&str] = &["depmod", "insmod", "lsmod", "modinfo", "modprobe", "rmmod"];
 
 /// A kernel and an initramfs, and the directory for everything that guests need while they run.
 pub struct Image {
@@ -86,7 +94,11 @@ fn contents(env: &Environment, extra: &[(PathBuf, String)]) -> Result<Vec<u8>> {
     archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("etc/shell", 0o755, SHELL.as_bytes())?;
     archive.file("etc/dhcp", 0o755, DHCP.as_bytes())?;
-    archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+    archive.file(
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
+    )?;
     archive.file("etc/group", 0o644, b"root:x:0:\n")?;
 
     for name in PROGRAMS {
@@ -103,10 +115,30 @@ fn contents(env: &Environment, extra: &[(PathBuf, String)]) -> Result<Vec<u8>> {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         archive.copy(&module, &format!("modules/{name}"))?;
     }
+    checkout(&mut archive, env)?;
     for (from, to) in extra {
         archive.copy(from, to)?;
     }
     archive.finish()
+}
+
+/// Adds what there is of a checkout after `make modules`, as far as the scripts need it.
+fn checkout(archive: &mut Archive, env: &Environment) -> Result<()> {
+    for script in SCRIPTS {
+        let from = env.top.join("scripts").join(script);
+        archive.copy(&from, &format!("tenon/scripts/{script}"))?;
+    }
+    for tool in KMOD {
+        archive.link(&format!("kmod/{tool}"), "../bin/kmod")?;
+    }
+    let id = env.modules.join("kernel-id");
+    if id.exists() {
+        archive.copy(&id, "modules/kernel-id")?;
+    }
+    archive.link(
+        &format!("tenon/build/{}", env.kernel_release),
+        "../../modules",
+    )
 }
 
 /// Adds busybox under all its names that no program has taken.
