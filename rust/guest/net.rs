@@ -8,6 +8,7 @@
 //! - [`skbuff`]: packets, as two types: one for each direction, because the ownership differs.
 //! - [`page_pool`]: memory to receive into.
 //! - [`buffer`]: packets and receive memory as something that can be lent to a virtio device.
+//! - [`filter`]: what an interface is to receive.
 //! - [`ethtool`], [`stats`], [`address`]: what their names say.
 //!
 //! # How earlier attempts were judged, and what is different here
@@ -40,8 +41,16 @@ pub mod buffer;
 pub mod device;
 pub mod ethtool;
 mod features;
+pub mod filter;
 pub mod napi;
+mod operations;
 pub mod page_pool;
 pub mod skbuff;
 pub mod stats;
 pub mod transmit;
+
+/// Returns whether a message about what comes from the network, or from a device, may be logged now: not if there have been many.
+pub fn ratelimit() -> bool {
+    // SAFETY: No requirements.
+    unsafe { crate::bindings::net_ratelimit() != 0 }
+}

@@ -42,6 +42,16 @@ guest::virtio_features! {
         MrgRxbuf = 15,
         /// The configuration has the link's status.
         Status = 16,
+        /// There is a control queue.
+        CtrlVq = 17,
+        /// It has commands for what is received.
+        CtrlRx = 18,
+        /// It has commands for VLANs.
+        CtrlVlan = 19,
+        /// The device asks to be announced, and is answered by a command.
+        GuestAnnounce = 21,
+        /// There is a command for the address.
+        CtrlMacAddr = 23,
         /// A legacy device does not mind where the header ends.
         AnyLayout = 27,
         /// The device cuts packets of UDP.
@@ -60,6 +70,9 @@ pub(crate) const MTU: Field<u16> = Field::new(10);
 
 /// `STATUS`: the link is up.
 pub(crate) const LINK_UP: u16 = 1;
+
+/// `STATUS`: the neighbours are to be told where the device is.
+pub(crate) const ANNOUNCE: u16 = 2;
 
 /// The range of the MTU that IP and the stack can work with.
 pub(crate) const MIN_MTU: u32 = 68;
@@ -88,6 +101,18 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
                 "the device asks for an MTU of {mtu}, too large without mergeable buffers; ignored\n"
             );
             features.remove(Feature::Mtu);
+        }
+    }
+
+    // What needs the control queue (5.1.3.1).
+    if !features.contains(Feature::CtrlVq) {
+        for feature in [
+            Feature::CtrlRx,
+            Feature::CtrlVlan,
+            Feature::GuestAnnounce,
+            Feature::CtrlMacAddr,
+        ] {
+            features.remove(feature);
         }
     }
 
@@ -175,6 +200,9 @@ pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, devi
             }
         }
         active |= device::Features::GSO_ROBUST | changeable;
+    }
+    if features.contains(Feature::CtrlVlan) {
+        active |= device::Features::VLAN_FILTER;
     }
     (active, changeable)
 }

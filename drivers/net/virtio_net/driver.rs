@@ -8,6 +8,7 @@ use crate::{
         Feature,
         MAC, //
     },
+    control::Control,
     header::{
         Format,
         Rules, //
@@ -45,7 +46,10 @@ use guest::{
     },
     virtio::{
         self,
-        buffer::Buffer,
+        buffer::{
+            Buffer,
+            Exchange, //
+        },
         Callback,
         Features,
         Interrupt,
@@ -71,6 +75,7 @@ guest::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::id::NET)]);
 /// The numbers of the queues.
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
+const CONTROL: u32 = 2;
 
 /// Implementation of the virtio driver.
 pub(crate) struct Driver;
@@ -102,9 +107,15 @@ impl virtio::Driver for Driver {
             let mut queues = dev.virtqueues();
             let rx = queues.add(c"input.0", Callback::Enabled, 1)?;
             let tx = queues.add(c"output.0", Callback::Enabled, TxFrame::MAX_SEGMENTS)?;
+            let control = if features.contains(Feature::CtrlVq) {
+                let queue = queues.add(c"control", Callback::Enabled, Exchange::MAX_SEGMENTS)?;
+                Some(Control::new(queue)?)
+            } else {
+                None
+            };
             queues.find()?;
 
-            let net = interface(dev, features, rx, tx)?;
+            let net = interface(dev, features, rx, tx, control)?;
             let monitor = Monitor::new(dev.into(), net.clone())?;
 
             Ok(try_pin_init!(Data {
@@ -131,6 +142,11 @@ impl virtio::Driver for Driver {
             TRANSMIT => {
                 if let Some(napi) = data.dev.reclaim(0) {
                     napi.schedule(|| vq.disable_cb());
+                }
+            }
+            CONTROL => {
+                if let Some(control) = &data.dev.data().control {
+                    control.interrupt();
                 }
             }
             _ => {}
@@ -161,6 +177,7 @@ fn interface(
     features: Features<Feature>,
     rx: Arc<Queue<RxBuffer>>,
     tx: Arc<Queue<TxFrame>>,
+    control: Option<Arc<Control>>,
 ) -> Result<ARef<Device<Interface>>> {
     let mergeable = features.contains(Feature::MrgRxbuf);
     let format = Format::new(features.is_modern(), mergeable);
@@ -176,6 +193,7 @@ fn interface(
     let data = try_init!(Interface {
         vdev: dev.into(),
         features,
+        control,
         rx: rx_counters,
         tx: tx_counters,
         rings,

@@ -7,6 +7,7 @@ use crate::{
         Feature,
         MAC, //
     },
+    control::Control,
     counters::{
         rx,
         tx, //
@@ -23,6 +24,7 @@ use guest::{
             Stats, //
         },
         ethtool,
+        filter::RxMode,
         stats::Counters, //
     },
     virtio::{
@@ -46,10 +48,30 @@ use kernel::{
 pub(crate) struct Interface {
     pub(crate) vdev: ARef<virtio::Device>,
     pub(crate) features: Features<Feature>,
+    pub(crate) control: Option<Arc<Control>>,
     pub(crate) rx: Arc<Counters<{ rx::COUNT }>>,
     pub(crate) tx: Arc<Counters<{ tx::COUNT }>>,
     pub(crate) rings: ethtool::Rings,
     pub(crate) link: Link,
+}
+
+impl Interface {
+    /// Returns the control queue if the device has the commands of `feature`.
+    pub(crate) fn control(&self, feature: Feature) -> Option<&Control> {
+        let control = self.control.as_deref();
+
+        control.filter(|_| self.features.contains(feature))
+    }
+
+    /// Says that the device has not taken something over.
+    fn complain(&self, what: &str, error: Error) {
+        if guest::net::ratelimit() {
+            dev_warn!(
+                self.vdev,
+                "the device has not taken over {what}: {error:?}\n"
+            );
+        }
+    }
 }
 
 /// The link's settings, which only `ethtool` looks at.
@@ -102,14 +124,55 @@ impl device::Operations for Interface {
         }
     }
 
-    /// Tells a legacy device of its new address; others have a command for that.
+    /// Tells the device of its new address: by a command, or a legacy device by its configuration.
     fn set_address(dev: &Device<Self>, addr: MacAddr) -> Result {
         let data = dev.data();
 
-        if data.features.contains(Feature::Mac) && !data.features.is_modern() {
-            data.vdev.write(MAC, addr.to_bytes());
+        match data.control(Feature::CtrlMacAddr) {
+            Some(control) => control.set_mac(addr),
+            None => {
+                if data.features.contains(Feature::Mac) && !data.features.is_modern() {
+                    data.vdev.write(MAC, addr.to_bytes());
+                }
+                Ok(())
+            }
         }
-        Ok(())
+    }
+
+    /// Has the device leave out what nobody wants. One that cannot delivers everything.
+    fn set_rx_mode(dev: &Device<Self>, mode: &RxMode<'_>) -> Result {
+        let data = dev.data();
+        let Some(control) = data.control(Feature::CtrlRx) else {
+            return Ok(());
+        };
+
+        control
+            .set_promiscuous(mode.promiscuous)
+            .and_then(|()| control.set_all_multicast(mode.all_multicast))
+            .and_then(|()| control.set_mac_table(mode.unicast.iter(), mode.multicast.iter()))
+            .inspect_err(|error| data.complain("what it is to receive", *error))
+    }
+
+    fn add_vlan(dev: &Device<Self>, vid: u16) -> Result {
+        let data = dev.data();
+
+        match data.control(Feature::CtrlVlan) {
+            Some(control) => control
+                .add_vlan(vid)
+                .inspect_err(|error| data.complain("a VLAN", *error)),
+            None => Ok(()),
+        }
+    }
+
+    fn remove_vlan(dev: &Device<Self>, vid: u16) -> Result {
+        let data = dev.data();
+
+        match data.control(Feature::CtrlVlan) {
+            Some(control) => control
+                .remove_vlan(vid)
+                .inspect_err(|error| data.complain("a VLAN", *error)),
+            None => Ok(()),
+        }
     }
 
     /// Looks for what was sent, in case an interrupt was lost. The stack has logged it already.

@@ -7,6 +7,7 @@
 use crate::{
     config::{
         Feature,
+        ANNOUNCE,
         LINK_UP,
         STATUS, //
     },
@@ -80,12 +81,28 @@ impl Monitor {
         disable_sync(self);
     }
 
-    /// Tells the stack of the link's status. A device that does not know its link has one that is always up.
+    /// Tells the stack of the link's status, and the neighbours where the device is if it asks for that (VirtIO 1.3,
+    /// 5.1.6.5.4). A device that does not know its link has one that is always up.
     fn check(&self) {
-        let up = !self.dev.data().features.contains(Feature::Status)
-            || self.vdev.read(STATUS) & LINK_UP != 0;
+        let data = self.dev.data();
+        let status = if data.features.contains(Feature::Status) {
+            self.vdev.read(STATUS)
+        } else {
+            LINK_UP
+        };
 
-        if up {
+        if status & ANNOUNCE != 0 {
+            if let Some(control) = data.control(Feature::GuestAnnounce) {
+                self.dev.notify_peers();
+                if let Err(error) = control.acknowledge_announcement() {
+                    dev_warn!(
+                        self.vdev,
+                        "the device does not know that it was announced: {error:?}\n"
+                    );
+                }
+            }
+        }
+        if status & LINK_UP != 0 {
             self.dev.carrier_on();
         } else {
             self.dev.carrier_off();

@@ -4,7 +4,7 @@
 //!
 //! # Limitations
 //!
-//! - One queue pair, and no control queue: no receive filters, and an address that is changed is not told to a modern device.
+//! - One queue pair.
 //! - No receive segmentation offloads, XDP or AF_XDP.
 //! - Without mergeable receive buffers the largest MTU is about 15 KiB.
 //! - The machine cannot be suspended while the driver is bound.
@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod config;
+mod control;
 mod counters;
 mod driver;
 mod header;

@@ -17,24 +17,23 @@
 
 pub use super::{
     features::Features,
+    operations::Operations,
     stats::Stats, //
 };
 
 use super::{
     address::MacAddr,
-    ethtool,
     napi::{
         Direction,
         Handler,
         Napi, //
     },
+    operations::Callbacks,
     page_pool,
     transmit::{
-        start_xmit_callback,
         Of,
         Reclaim,
-        Side,
-        Transmit, //
+        Side, //
     }, //
 };
 use crate::bindings;
@@ -48,11 +47,7 @@ use core::{
 };
 use kernel::{
     device,
-    error::{
-        from_result,
-        to_result,
-        VTABLE_DEFAULT_ERROR, //
-    },
+    error::to_result,
     prelude::*,
     sync::{
         aref::{
@@ -67,139 +62,6 @@ use kernel::{
     },
     types::Opaque, //
 };
-
-/// A driver's private data and its operations.
-///
-/// The value lies in the device's allocation, pinned, and all callbacks get shared references.
-#[vtable]
-pub trait Operations: Send + Sync + Sized + 'static {
-    /// The state of a transmit queue.
-    type Transmit: Transmit<Device = Self>;
-
-    /// The poll of a receive queue.
-    type Receive: Handler;
-
-    /// What `ethtool` can ask.
-    const ETHTOOL: ethtool::Table<Self>;
-
-    /// The interface is brought up. Process context, under the rtnl lock.
-    fn open(dev: &Device<Self>) -> Result;
-
-    /// The interface is brought down. Process context, under the rtnl lock.
-    fn stop(dev: &Device<Self>);
-
-    /// Returns the statistics. Any context but hard interrupts.
-    fn stats(dev: &Device<Self>) -> Stats;
-
-    /// The address is about to become `addr`. Process context, under the rtnl lock. An error refuses it.
-    fn set_address(_dev: &Device<Self>, _addr: MacAddr) -> Result {
-        Ok(())
-    }
-
-    /// A transmit queue has been stopped for longer than five seconds.
-    fn tx_timeout(_dev: &Device<Self>, _queue: u32) {
-        build_error!(VTABLE_DEFAULT_ERROR)
-    }
-}
-
-/// The operations as C has them.
-struct Callbacks<T: Operations>(PhantomData<T>);
-
-impl<T: Operations> Callbacks<T> {
-    const OPS: bindings::net_device_ops = bindings::net_device_ops {
-        ndo_open: Some(Self::open_callback),
-        ndo_stop: Some(Self::stop_callback),
-        ndo_start_xmit: Some(start_xmit_callback::<T>),
-        ndo_get_stats64: Some(Self::get_stats64_callback),
-        ndo_set_mac_address: Some(Self::set_mac_address_callback),
-        ndo_validate_addr: Some(bindings::eth_validate_addr),
-        ndo_tx_timeout: if T::HAS_TX_TIMEOUT {
-            Some(Self::tx_timeout_callback)
-        } else {
-            None
-        },
-        ..pin_init::zeroed()
-    };
-
-    /// # Safety
-    ///
-    /// The stack calls it, with a device that [`NewDevice`] made for `T`, under the rtnl lock.
-    unsafe extern "C" fn open_callback(dev: *mut bindings::net_device) -> c_int {
-        // SAFETY: The stack calls with a valid device of this type.
-        let dev = unsafe { Device::<T>::from_raw(dev) };
-
-        from_result(|| T::open(dev).map(|()| 0))
-    }
-
-    /// # Safety
-    ///
-    /// The stack calls it, with a device that [`NewDevice`] made for `T`, under the rtnl lock.
-    unsafe extern "C" fn stop_callback(dev: *mut bindings::net_device) -> c_int {
-        // SAFETY: The stack calls with a valid device of this type.
-        T::stop(unsafe { Device::<T>::from_raw(dev) });
-        0
-    }
-
-    /// # Safety
-    ///
-    /// The stack calls it, with a device that [`NewDevice`] made for `T` and a valid `storage`.
-    unsafe extern "C" fn get_stats64_callback(
-        dev: *mut bindings::net_device,
-        storage: *mut bindings::rtnl_link_stats64,
-    ) {
-        // SAFETY: The stack calls with a valid device of this type.
-        let stats = T::stats(unsafe { Device::<T>::from_raw(dev) });
-        // SAFETY: The stack calls with a valid structure of its own.
-        let storage = unsafe { &mut *storage };
-
-        storage.rx_packets = stats.rx_packets;
-        storage.rx_bytes = stats.rx_bytes;
-        storage.rx_errors = stats.rx_errors;
-        storage.rx_dropped = stats.rx_dropped;
-        storage.rx_length_errors = stats.rx_length_errors;
-        storage.rx_frame_errors = stats.rx_frame_errors;
-        storage.tx_packets = stats.tx_packets;
-        storage.tx_bytes = stats.tx_bytes;
-        storage.tx_errors = stats.tx_errors;
-        storage.tx_dropped = stats.tx_dropped;
-        storage.tx_fifo_errors = stats.tx_fifo_errors;
-    }
-
-    /// # Safety
-    ///
-    /// The stack calls it, with a device that [`NewDevice`] made for `T` and a `struct sockaddr` in `addr`, under the rtnl lock.
-    unsafe extern "C" fn set_mac_address_callback(
-        raw: *mut bindings::net_device,
-        addr: *mut c_void,
-    ) -> c_int {
-        from_result(|| {
-            // SAFETY: The stack calls with a valid device and a `struct sockaddr`, under the rtnl lock.
-            to_result(unsafe { bindings::eth_prepare_mac_addr_change(raw, addr) })?;
-
-            // SAFETY: As above; an Ethernet address is six bytes long, fewer than the data.
-            let bytes = unsafe {
-                addr_of!((*addr.cast::<bindings::sockaddr>()).sa_data)
-                    .cast::<[u8; 6]>()
-                    .read()
-            };
-            // SAFETY: As above.
-            let dev = unsafe { Device::<T>::from_raw(raw) };
-            T::set_address(dev, MacAddr::new(bytes).ok_or(EADDRNOTAVAIL)?)?;
-
-            // SAFETY: As above.
-            unsafe { bindings::eth_commit_mac_addr_change(raw, addr) };
-            Ok(0)
-        })
-    }
-
-    /// # Safety
-    ///
-    /// The stack calls it, with a device that [`NewDevice`] made for `T`.
-    unsafe extern "C" fn tx_timeout_callback(dev: *mut bindings::net_device, queue: u32) {
-        // SAFETY: The stack calls with a valid device of this type.
-        T::tx_timeout(unsafe { Device::<T>::from_raw(dev) }, queue);
-    }
-}
 
 /// A receive queue to be made.
 pub struct ReceiveQueue<H: Handler> {
@@ -339,6 +201,12 @@ impl<T: Operations> Device<T> {
         for napi in &private.rx {
             napi.disable();
         }
+    }
+
+    /// Lets the neighbours know that the device is reached here, after it was moved. Process context, takes the rtnl lock.
+    pub fn notify_peers(&self) {
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::netdev_notify_peers(self.as_raw()) };
     }
 
     /// Tells the stack that the link is up: packets can be sent. Any context.

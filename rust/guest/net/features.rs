@@ -41,6 +41,8 @@ features! {
     GSO_ROBUST = NETIF_F_GSO_ROBUST_BIT;
     /// Checksums, on receive.
     RXCSUM = NETIF_F_RXCSUM_BIT;
+    /// Packets of VLANs that nobody asked for are left out.
+    VLAN_FILTER = NETIF_F_HW_VLAN_CTAG_FILTER_BIT;
 }
 
 impl BitOr for Features {

@@ -245,3 +245,93 @@ unsafe impl Buffer for Message {
         }
     }
 }
+
+/// A command and room for its answer: two parts that the device reads, and one that it writes.
+///
+/// The command's fixed head has a descriptor of its own, as devices without VIRTIO_F_ANY_LAYOUT expect it.
+pub struct Exchange(KBox<Parts>);
+
+/// # Invariants
+///
+/// Each part is empty or one kmalloc allocation, of at most [`Exchange::MAX_LEN`] bytes, whose length never changes; `head`
+/// and `reply` are not empty.
+struct Parts {
+    head: KVec<u8>,
+    data: KVec<u8>,
+    reply: KVec<u8>,
+}
+
+impl Exchange {
+    /// The most segments that one has.
+    pub const MAX_SEGMENTS: usize = 3;
+
+    /// The most bytes of a part: what kmalloc can reasonably be asked for.
+    pub const MAX_LEN: usize = 1 << 18;
+
+    /// Makes a command of `head` and `data`, with `reply` bytes for the device's answer, each of which is `filler` until the
+    /// device writes it. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; [`EINVAL`] for an empty head or reply, or a part of more than [`MAX_LEN`](Self::MAX_LEN) bytes.
+    pub fn new(head: &[u8], data: KVec<u8>, reply: usize, filler: u8) -> Result<Self> {
+        if head.is_empty() || reply == 0 {
+            return Err(EINVAL);
+        }
+        if [head.len(), data.len(), reply]
+            .iter()
+            .any(|&len| len > Self::MAX_LEN)
+        {
+            return Err(EINVAL);
+        }
+
+        let mut own = KVec::with_capacity(head.len(), GFP_KERNEL)?;
+        own.extend_from_slice(head, GFP_KERNEL)?;
+        // INVARIANT: `KVec` is kmalloc'ed; the lengths have just been checked.
+        let parts = Parts {
+            head: own,
+            data,
+            reply: KVec::from_elem(filler, reply, GFP_KERNEL)?,
+        };
+        Ok(Self(KBox::new(parts, GFP_KERNEL)?))
+    }
+
+    /// Returns the answer, of which the device has written as much as [`Used::len`] says.
+    pub fn reply(&self) -> &[u8] {
+        &self.0.reply
+    }
+}
+
+// SAFETY:
+// - `into_raw()` gives the address of the box, which is unique while it lives, and `from_raw()` takes it back.
+// - The box is not reachable in between, and it owns what `segments()` describes.
+// - By the type invariant of `Parts`, the capacity is the length of the one writable segment.
+unsafe impl Buffer for Exchange {
+    fn into_raw(self) -> NonNull<c_void> {
+        // SAFETY: A box is never null.
+        unsafe { NonNull::new_unchecked(KBox::into_raw(self.0).cast()) }
+    }
+
+    unsafe fn from_raw(ptr: NonNull<c_void>) -> Self {
+        // SAFETY: By the safety requirements `ptr` comes from `KBox::into_raw()` and is restored once.
+        Self(unsafe { KBox::from_raw(ptr.as_ptr().cast()) })
+    }
+
+    fn segments(&self, list: &mut Segments<'_>) -> Result {
+        let Parts { head, data, reply } = &*self.0;
+
+        for part in [head, data] {
+            if !part.is_empty() {
+                // CAST: At most `MAX_LEN`, by the type invariant.
+                list.push_out(NonNull::from(part.as_slice()).cast(), part.len() as u32)?;
+            }
+        }
+        // CAST: As above.
+        list.push_in(NonNull::from(reply.as_slice()).cast(), reply.len() as u32)
+    }
+
+    fn capacity(&self) -> u32 {
+        // CAST: At most `MAX_LEN`, by the type invariant.
+        self.0.reply.len() as u32
+    }
+}

@@ -46,6 +46,7 @@ use kernel::{
     error::to_result,
     new_spinlock,
     prelude::*,
+    str::CString,
     sync::{
         Arc,
         SpinLock,
@@ -66,6 +67,8 @@ pub enum Callback {
 /// A virtqueue whose buffers are of type `B`.
 #[pin_data]
 pub struct Queue<B: Buffer> {
+    /// For the C core, which keeps the pointer as long as it has the queue.
+    name: CString,
     #[pin]
     inner: SpinLock<Inner>,
     _buffers: PhantomData<fn(B) -> B>,
@@ -86,7 +89,7 @@ struct Inner {
 unsafe impl Send for Inner {}
 
 impl<B: Buffer> Queue<B> {
-    fn new(segments: usize) -> impl PinInit<Self, Error> {
+    fn new(name: CString, segments: usize) -> impl PinInit<Self, Error> {
         let sg = (|| {
             let mut sg = KVec::with_capacity(segments, GFP_KERNEL)?;
             for _ in 0..segments {
@@ -96,6 +99,7 @@ impl<B: Buffer> Queue<B> {
         })();
 
         try_pin_init!(Self {
+            name,
             // INVARIANT: There is no queue yet.
             inner <- new_spinlock!(Inner { vq: None, sg: sg? }, "guest::virtio::Queue"),
             _buffers: PhantomData,
@@ -131,6 +135,9 @@ pub(super) trait AnyQueue: Send + Sync {
 
     /// Ends the queue's life and drops all buffers in flight. The device has been reset.
     fn detach(&self);
+
+    /// Returns the queue's name.
+    fn name(&self) -> &CStr;
 }
 
 impl<B: Buffer> AnyQueue for Queue<B> {
@@ -162,6 +169,10 @@ impl<B: Buffer> AnyQueue for Queue<B> {
             // SAFETY: By the type invariant of `Inner`, `token` comes from `B::into_raw()`; the core returns it once.
             drop(unsafe { B::from_raw(token) });
         }
+    }
+
+    fn name(&self) -> &CStr {
+        &self.name
     }
 }
 
@@ -471,7 +482,6 @@ pub struct Virtqueues<'a> {
 }
 
 struct Wanted {
-    name: &'static CStr,
     callback: Callback,
     queue: Arc<dyn AnyQueue>,
 }
@@ -494,15 +504,14 @@ impl<'a> Virtqueues<'a> {
     /// [`ENOMEM`].
     pub fn add<B: Buffer>(
         &mut self,
-        name: &'static CStr,
+        name: &CStr,
         callback: Callback,
         segments: usize,
     ) -> Result<Arc<Queue<B>>> {
-        let queue = Arc::pin_init(Queue::new(segments), GFP_KERNEL)?;
+        let queue = Arc::pin_init(Queue::new(name.try_into()?, segments), GFP_KERNEL)?;
 
         self.wanted.push(
             Wanted {
-                name,
                 callback,
                 queue: queue.clone(),
             },
@@ -530,7 +539,7 @@ impl<'a> Virtqueues<'a> {
         for wanted in self.wanted {
             infos.push(
                 bindings::virtqueue_info {
-                    name: wanted.name.as_char_ptr(),
+                    name: wanted.queue.name().as_char_ptr(),
                     callback: match wanted.callback {
                         Callback::Enabled => Some(state.callback),
                         Callback::Disabled => None,
@@ -544,11 +553,11 @@ impl<'a> Virtqueues<'a> {
         }
 
         // SAFETY: The device is being probed; both arrays have as many entries as said, and the core copies what it keeps but
-        // for the names, which are static.
+        // for the names, which live in the queues: the adapter keeps those until it has deleted what the core has made.
         to_result(unsafe {
             bindings::virtio_find_vqs(
                 self.dev.as_raw(),
-                // CAST: A driver asks for few queues.
+                // CAST: A driver asks for at most some hundred queues.
                 vqs.len() as u32,
                 vqs.as_mut_ptr(),
                 infos.as_mut_ptr(),

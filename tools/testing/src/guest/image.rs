@@ -27,11 +27,12 @@ const SHELL: &str = include_str!("shell.sh");
 
 /// Programs of the build tree that guests have besides busybox.
 const PROGRAMS: &[&str] = &[
-    "bash", "ethtool", "ip", "iperf3", "kmod", "qemu-ga", "tcpdump",
+    "bash", "bridge", "ethtool", "ip", "iperf3", "kmod", "qemu-ga", "tcpdump",
 ];
 
 /// The kernel's own modules that guests have, if this kernel has them as modules.
 const STOCK: &[&str] = &[
+    "8021q",
     "dummy",
     "pktgen",
     "virtio_balloon",

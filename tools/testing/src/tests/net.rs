@@ -30,6 +30,9 @@ const TRANSFER: Duration = Duration::from_secs(120);
 const RUST: Driver = Driver::ours("virtio_net_rust");
 const C: Driver = Driver::stock("virtio_net");
 
+/// iproute2's, not the one that busybox's shell takes from itself.
+const IP: &str = "/bin/ip";
+
 const MODERN: &str = "disable-legacy=on";
 
 /// The ways in which a host can present the device.
@@ -101,6 +104,22 @@ pub fn tests() -> Vec<Test> {
             60,
             plain(),
             move |guest, _| carrier(guest, driver),
+        ));
+        tests.push(Test::guest(name("filter"), 60, plain(), move |guest, _| {
+            filter(guest, driver)
+        }));
+        let without = "ctrl_rx=off,ctrl_vlan=off,ctrl_mac_addr=off,guest_announce=off";
+        tests.push(Test::guest(
+            name("no-filter"),
+            60,
+            Spec::q35().network(&format!("{MODERN},{without}")),
+            move |guest, _| no_filter(guest, driver),
+        ));
+        tests.push(Test::guest(
+            name("announce"),
+            60,
+            plain(),
+            move |guest, _| announce(guest, driver),
         ));
         tests.push(Test::guest(
             name("statistics"),
@@ -266,6 +285,123 @@ fn carrier(guest: &mut Guest, driver: Driver) -> Result<()> {
         )?;
     }
     ping(guest, 3)
+}
+
+/// What the device thinks that the guest wants to receive.
+fn rx_filter(guest: &mut Guest) -> Result<qmp::RxFilterInfo> {
+    let filters = guest.qmp(qmp::query_rx_filter {
+        name: Some("n0".to_owned()),
+    })?;
+    filters.into_iter().next().context("n0 has no filter")
+}
+
+/// Waits until the device's filter is as it should be.
+fn filter_is(
+    guest: &mut Guest,
+    what: &str,
+    check: impl Fn(&qmp::RxFilterInfo) -> bool,
+) -> Result<()> {
+    guest
+        .wait_for(what, Duration::from_secs(5), |guest| {
+            Ok(check(&rx_filter(guest)?).then_some(()))
+        })
+        .map_err(|error| match rx_filter(guest) {
+            Ok(filter) => error.context(format!("{filter:?}")),
+            Err(_) => error,
+        })
+}
+
+/// The device filters by what the guest asks for.
+fn filter(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    filter_is(guest, "a quiet beginning", |filter| {
+        !filter.promiscuous && filter.multicast != qmp::RxState::all
+    })?;
+
+    for (on, off, what) in [
+        ("promisc on", "promisc off", "promiscuous"),
+        ("allmulticast on", "allmulticast off", "all multicast"),
+    ] {
+        let is_on = |filter: &qmp::RxFilterInfo| match what {
+            "promiscuous" => filter.promiscuous,
+            _ => filter.multicast == qmp::RxState::all,
+        };
+        guest.sh(&format!("{IP} link set eth0 {on}"))?;
+        filter_is(guest, what, is_on)?;
+        guest.sh(&format!("{IP} link set eth0 {off}"))?;
+        filter_is(guest, &format!("{what} no more"), |filter| !is_on(filter))?;
+    }
+
+    let has = |table: &[String], address: &str| table.iter().any(|entry| entry == address);
+    let group = "33:33:00:00:00:99";
+    guest.sh(&format!("{IP} maddress add {group} dev eth0"))?;
+    filter_is(guest, "a group", |filter| {
+        has(&filter.multicast_table, group)
+    })?;
+    guest.sh(&format!("{IP} maddress del {group} dev eth0"))?;
+    filter_is(guest, "a group less", |filter| {
+        !has(&filter.multicast_table, group)
+    })?;
+    let second = "52:54:00:00:00:99";
+    guest.sh(&format!("bridge fdb add {second} dev eth0 self"))?;
+    filter_is(guest, "a second address", |filter| {
+        has(&filter.unicast_table, second)
+    })?;
+
+    guest.modprobe("8021q")?;
+    guest.sh(&format!(
+        "{IP} link add link eth0 name vlan5 type vlan id 5"
+    ))?;
+    filter_is(guest, "a VLAN", |filter| filter.vlan_table.contains(&5))?;
+    guest.sh(&format!("{IP} link del vlan5"))?;
+    filter_is(guest, "a VLAN less", |filter| {
+        !filter.vlan_table.contains(&5)
+    })?;
+
+    let own = "52:54:00:00:00:42";
+    guest.sh(&format!("{IP} link set eth0 address {own}"))?;
+    filter_is(guest, "an address", |filter| filter.main_mac == own)?;
+    ping(guest, 3)
+}
+
+/// A device without these commands delivers everything, and the same requests of the user succeed.
+fn no_filter(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    guest.modprobe("8021q")?;
+    guest.sh(&format!(
+        "{IP} link set eth0 promisc on && {IP} link set eth0 promisc off && \
+         {IP} maddress add 33:33:00:00:00:99 dev eth0 && {IP} link set eth0 address 52:54:00:00:00:42 && \
+         {IP} link add link eth0 name vlan5 type vlan id 5 && {IP} link del vlan5",
+    ))?;
+    let filter = rx_filter(guest)?;
+    ensure!(filter.promiscuous, "{filter:?}");
+    ping(guest, 3)
+}
+
+/// The host asks the guest to say where it is, as after a migration.
+fn announce(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    guest.sh(
+        "tcpdump -U -i eth0 -w /tmp/seen arp >/dev/null 2>&1 & echo $! >/run/tcpdump; sleep 2",
+    )?;
+    for round in 1..=2 {
+        guest.qmp(qmp::announce_self(qmp::AnnounceParameters {
+            initial: 50,
+            max: 100,
+            rounds: 1,
+            step: 50,
+            interfaces: None,
+            id: None,
+        }))?;
+        // The second one comes only if the device knows that the first was carried out.
+        guest.wait_for("an announcement", Duration::from_secs(10), |guest| {
+            let seen = guest.number(
+                "tcpdump -n -r /tmp/seen 2>/dev/null | grep -c 'who-has 10.0.2.15 tell 10.0.2.15\\|Announcement 10.0.2.15' || true",
+            )?;
+            Ok((seen >= round).then_some(()))
+        })?;
+    }
+    guest.sh("kill $(cat /run/tcpdump)").map(drop)
 }
 
 /// One of the counters of the network card.

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The control queue (VirtIO 1.3, 5.1.6.5).
+//!
+//! One command is under way at a time. Who sent it sleeps until the device answers, for a few seconds at most. A command that
+//! was given up stays the queue's, so a late answer meets memory that is still there; until it comes, further commands fail
+//! at once: the stack, which holds its configuration lock around most of them, is held up once and not for each.
+
+use guest::{
+    completion::Completion,
+    net::address::MacAddr,
+    virtio::{
+        buffer::Exchange,
+        Queue, //
+    }, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full, //
+        },
+        Arc,
+        Mutex, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic,
+        Msecs, //
+    }, //
+};
+
+/// How long a command may take.
+const PATIENCE: Delta = Delta::from_secs(5);
+
+/// How often a command is looked for without an interrupt: a device that has vanished gives none.
+const SLICE: Msecs = 100;
+
+/// The device's answer to a command that it has carried out.
+const OK: u8 = 0;
+
+/// What the answer is until there is one.
+const NO_ANSWER: u8 = !0;
+
+/// A command's class and number.
+#[derive(Clone, Copy)]
+struct Command(u8, u8);
+
+impl Command {
+    const RX_PROMISC: Self = Self(0, 0);
+    const RX_ALLMULTI: Self = Self(0, 1);
+    const MAC_TABLE_SET: Self = Self(1, 0);
+    const MAC_ADDR_SET: Self = Self(1, 1);
+    const VLAN_ADD: Self = Self(2, 0);
+    const VLAN_DEL: Self = Self(2, 1);
+    const ANNOUNCE_ACK: Self = Self(3, 0);
+}
+
+/// The control queue of a device.
+#[pin_data]
+pub(crate) struct Control {
+    queue: Arc<Queue<Exchange>>,
+    /// Somebody waits for the next interrupt; others are ignored, so that they do not add up.
+    awaited: Atomic<i32>,
+    #[pin]
+    answered: Completion,
+    #[pin]
+    turn: Mutex<Turn>,
+}
+
+/// Whoever has this may send a command.
+struct Turn {
+    /// A command was given up and its answer is still to come.
+    unanswered: bool,
+}
+
+impl Control {
+    pub(crate) fn new(queue: Arc<Queue<Exchange>>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                queue,
+                awaited: Atomic::new(0),
+                answered <- Completion::new(),
+                turn <- new_mutex!(Turn { unanswered: false }, "virtio_net_rust::Control::turn"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The device may have answered. Any context.
+    pub(crate) fn interrupt(&self) {
+        if self.awaited.xchg(0, Full) != 0 {
+            self.answered.complete();
+        }
+    }
+
+    /// Receives everything, or not.
+    pub(crate) fn set_promiscuous(&self, on: bool) -> Result {
+        self.send_bytes(Command::RX_PROMISC, &[u8::from(on)])
+    }
+
+    /// Receives all multicast packets, or not.
+    pub(crate) fn set_all_multicast(&self, on: bool) -> Result {
+        self.send_bytes(Command::RX_ALLMULTI, &[u8::from(on)])
+    }
+
+    /// Sets the addresses and groups to receive, instead of those before.
+    pub(crate) fn set_mac_table(
+        &self,
+        unicast: impl Iterator<Item = [u8; 6]>,
+        multicast: impl Iterator<Item = [u8; 6]>,
+    ) -> Result {
+        let mut table = KVec::new();
+
+        push_addresses(&mut table, unicast)?;
+        push_addresses(&mut table, multicast)?;
+        self.send(Command::MAC_TABLE_SET, table)
+    }
+
+    /// Sets the device's own address.
+    pub(crate) fn set_mac(&self, addr: MacAddr) -> Result {
+        self.send_bytes(Command::MAC_ADDR_SET, &addr.to_bytes())
+    }
+
+    /// Receives packets of a VLAN.
+    pub(crate) fn add_vlan(&self, vid: u16) -> Result {
+        self.send_bytes(Command::VLAN_ADD, &vid.to_le_bytes())
+    }
+
+    /// Receives no packets of a VLAN.
+    pub(crate) fn remove_vlan(&self, vid: u16) -> Result {
+        self.send_bytes(Command::VLAN_DEL, &vid.to_le_bytes())
+    }
+
+    /// Tells the device that the neighbours know.
+    pub(crate) fn acknowledge_announcement(&self) -> Result {
+        self.send_bytes(Command::ANNOUNCE_ACK, &[])
+    }
+
+    fn send_bytes(&self, command: Command, data: &[u8]) -> Result {
+        let mut own = KVec::new();
+
+        own.extend_from_slice(data, GFP_KERNEL)?;
+        self.send(command, own)
+    }
+
+    /// Sends a command and waits for its answer.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`]: the device has refused it. [`ETIMEDOUT`]: it does not answer. [`EIO`]: the queue is broken.
+    /// [`ENODEV`]: the device is gone. [`ERESTARTSYS`]: the task is being killed. [`ENOMEM`].
+    fn send(&self, Command(class, number): Command, data: KVec<u8>) -> Result {
+        let exchange = Exchange::new(&[class, number], data, 1, NO_ANSWER)?;
+        let mut turn = self.turn.lock();
+
+        if turn.unanswered {
+            self.answer()?.ok_or(ETIMEDOUT)?;
+            turn.unanswered = false;
+        }
+
+        {
+            let mut vq = self.queue.lock_bh().ok_or(ENODEV)?;
+            vq.add_sgs(exchange).map_err(|rejected| rejected.error)?;
+            if !vq.kick() {
+                return Err(EIO);
+            }
+        }
+
+        let start = Instant::<Monotonic>::now();
+        loop {
+            self.awaited.xchg(1, Full);
+            if let Some(answer) = self.answer()? {
+                return if answer == OK { Ok(()) } else { Err(EINVAL) };
+            }
+            match self.answered.wait_killable_timeout(SLICE) {
+                Err(error) if error != ETIMEDOUT => {
+                    turn.unanswered = true;
+                    return Err(error);
+                }
+                _ if start.elapsed() > PATIENCE => {
+                    turn.unanswered = true;
+                    return Err(ETIMEDOUT);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns the answer to the command under way, if there is one.
+    fn answer(&self) -> Result<Option<u8>> {
+        let mut vq = self.queue.lock_bh().ok_or(ENODEV)?;
+
+        match vq.get_buf() {
+            Some(used) => Ok(used.buffer.reply().first().copied()),
+            None if vq.is_broken() => Err(EIO),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Appends the number of addresses and the addresses.
+fn push_addresses(table: &mut KVec<u8>, addrs: impl Iterator<Item = [u8; 6]>) -> Result {
+    let start = table.len();
+    let mut count = 0u32;
+
+    table.extend_from_slice(&[0; 4], GFP_KERNEL)?;
+    for addr in addrs {
+        table.extend_from_slice(&addr, GFP_KERNEL)?;
+        count = count.saturating_add(1);
+    }
+    if let Some(slot) = table.get_mut(start..start.saturating_add(4)) {
+        slot.copy_from_slice(&count.to_le_bytes());
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the stack asks of a network device.
+//!
+//! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
+
+use super::{
+    address::MacAddr,
+    device::Device,
+    ethtool,
+    filter::{
+        AddressList,
+        RxMode, //
+    },
+    napi::Handler,
+    stats::Stats,
+    transmit::{
+        start_xmit_callback,
+        Transmit, //
+    }, //
+};
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    ptr::addr_of, //
+};
+use kernel::{
+    error::{
+        from_result,
+        to_result,
+        VTABLE_DEFAULT_ERROR, //
+    },
+    prelude::*, //
+};
+
+/// A driver's private data and its operations.
+///
+/// The value lies in the device's allocation, pinned, and all callbacks get shared references.
+#[vtable]
+pub trait Operations: Send + Sync + Sized + 'static {
+    /// The state of a transmit queue.
+    type Transmit: Transmit<Device = Self>;
+
+    /// The poll of a receive queue.
+    type Receive: Handler;
+
+    /// What `ethtool` can ask.
+    const ETHTOOL: ethtool::Table<Self>;
+
+    /// The interface is brought up. Process context, under the rtnl lock.
+    fn open(dev: &Device<Self>) -> Result;
+
+    /// The interface is brought down. Process context, under the rtnl lock.
+    fn stop(dev: &Device<Self>);
+
+    /// Returns the statistics. Any context but hard interrupts.
+    fn stats(dev: &Device<Self>) -> Stats;
+
+    /// The address is about to become `addr`. Process context, under the rtnl lock. An error refuses it.
+    fn set_address(_dev: &Device<Self>, _addr: MacAddr) -> Result {
+        Ok(())
+    }
+
+    /// What the interface is to receive has changed, or it was brought up. Process context, under the rtnl lock.
+    ///
+    /// After an error the stack calls again, a limited number of times.
+    fn set_rx_mode(_dev: &Device<Self>, _mode: &RxMode<'_>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Packets of the VLAN `vid` are to be received too; only with [`Features::VLAN_FILTER`]. Process context, under the rtnl
+    /// lock. An error refuses the VLAN.
+    ///
+    /// [`Features::VLAN_FILTER`]: super::device::Features::VLAN_FILTER
+    fn add_vlan(_dev: &Device<Self>, _vid: u16) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Packets of the VLAN `vid` are not to be received any more. Process context, under the rtnl lock.
+    fn remove_vlan(_dev: &Device<Self>, _vid: u16) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// A transmit queue has been stopped for longer than five seconds.
+    fn tx_timeout(_dev: &Device<Self>, _queue: u32) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// The operations as C has them.
+pub(super) struct Callbacks<T: Operations>(PhantomData<T>);
+
+impl<T: Operations> Callbacks<T> {
+    pub(super) const OPS: bindings::net_device_ops = bindings::net_device_ops {
+        ndo_open: Some(Self::open_callback),
+        ndo_stop: Some(Self::stop_callback),
+        ndo_start_xmit: Some(start_xmit_callback::<T>),
+        ndo_get_stats64: Some(Self::get_stats64_callback),
+        ndo_set_mac_address: Some(Self::set_mac_address_callback),
+        ndo_validate_addr: Some(bindings::eth_validate_addr),
+        ndo_set_rx_mode_async: if T::HAS_SET_RX_MODE {
+            Some(Self::set_rx_mode_callback)
+        } else {
+            None
+        },
+        ndo_vlan_rx_add_vid: if T::HAS_ADD_VLAN {
+            Some(Self::vlan_rx_add_vid_callback)
+        } else {
+            None
+        },
+        ndo_vlan_rx_kill_vid: if T::HAS_REMOVE_VLAN {
+            Some(Self::vlan_rx_kill_vid_callback)
+        } else {
+            None
+        },
+        ndo_tx_timeout: if T::HAS_TX_TIMEOUT {
+            Some(Self::tx_timeout_callback)
+        } else {
+            None
+        },
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    unsafe extern "C" fn open_callback(dev: *mut bindings::net_device) -> c_int {
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+
+        from_result(|| T::open(dev).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    unsafe extern "C" fn stop_callback(dev: *mut bindings::net_device) -> c_int {
+        // SAFETY: The stack calls with a valid device of this type.
+        T::stop(unsafe { Device::<T>::from_raw(dev) });
+        0
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T` and a valid `storage`.
+    unsafe extern "C" fn get_stats64_callback(
+        dev: *mut bindings::net_device,
+        storage: *mut bindings::rtnl_link_stats64,
+    ) {
+        // SAFETY: The stack calls with a valid device of this type.
+        let stats = T::stats(unsafe { Device::<T>::from_raw(dev) });
+        // SAFETY: The stack calls with a valid structure of its own.
+        let storage = unsafe { &mut *storage };
+
+        storage.rx_packets = stats.rx_packets;
+        storage.rx_bytes = stats.rx_bytes;
+        storage.rx_errors = stats.rx_errors;
+        storage.rx_dropped = stats.rx_dropped;
+        storage.rx_length_errors = stats.rx_length_errors;
+        storage.rx_frame_errors = stats.rx_frame_errors;
+        storage.tx_packets = stats.tx_packets;
+        storage.tx_bytes = stats.tx_bytes;
+        storage.tx_errors = stats.tx_errors;
+        storage.tx_dropped = stats.tx_dropped;
+        storage.tx_fifo_errors = stats.tx_fifo_errors;
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T` and a `struct sockaddr` in `addr`, under the rtnl lock.
+    unsafe extern "C" fn set_mac_address_callback(
+        raw: *mut bindings::net_device,
+        addr: *mut c_void,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: The stack calls with a valid device and a `struct sockaddr`, under the rtnl lock.
+            to_result(unsafe { bindings::eth_prepare_mac_addr_change(raw, addr) })?;
+
+            // SAFETY: As above; an Ethernet address is six bytes long, fewer than the data.
+            let bytes = unsafe {
+                addr_of!((*addr.cast::<bindings::sockaddr>()).sa_data)
+                    .cast::<[u8; 6]>()
+                    .read()
+            };
+            // SAFETY: As above.
+            let dev = unsafe { Device::<T>::from_raw(raw) };
+            T::set_address(dev, MacAddr::new(bytes).ok_or(EADDRNOTAVAIL)?)?;
+
+            // SAFETY: As above.
+            unsafe { bindings::eth_commit_mac_addr_change(raw, addr) };
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T` and two valid lists that nobody changes meanwhile, under
+    /// the rtnl lock.
+    unsafe extern "C" fn set_rx_mode_callback(
+        raw: *mut bindings::net_device,
+        unicast: *mut bindings::netdev_hw_addr_list,
+        multicast: *mut bindings::netdev_hw_addr_list,
+    ) -> c_int {
+        // SAFETY: The stack calls with a valid device, and the rtnl lock protects the flags.
+        let flags = unsafe { (*raw).flags };
+
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(raw) };
+        let mode = RxMode {
+            promiscuous: flags & bindings::net_device_flags_IFF_PROMISC != 0,
+            all_multicast: flags & bindings::net_device_flags_IFF_ALLMULTI != 0,
+            // SAFETY: The stack calls with a valid list that is its own copy.
+            unicast: unsafe { AddressList::from_raw(unicast) },
+            // SAFETY: As above.
+            multicast: unsafe { AddressList::from_raw(multicast) },
+        };
+
+        from_result(|| T::set_rx_mode(dev, &mode).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    unsafe extern "C" fn vlan_rx_add_vid_callback(
+        dev: *mut bindings::net_device,
+        _proto: bindings::__be16,
+        vid: u16,
+    ) -> c_int {
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+
+        from_result(|| T::add_vlan(dev, vid).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    unsafe extern "C" fn vlan_rx_kill_vid_callback(
+        dev: *mut bindings::net_device,
+        _proto: bindings::__be16,
+        vid: u16,
+    ) -> c_int {
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+
+        from_result(|| T::remove_vlan(dev, vid).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`.
+    unsafe extern "C" fn tx_timeout_callback(dev: *mut bindings::net_device, queue: u32) {
+        // SAFETY: The stack calls with a valid device of this type.
+        T::tx_timeout(unsafe { Device::<T>::from_raw(dev) }, queue);
+    }
+}
