@@ -382,7 +382,7 @@ fn no_filter(guest: &mut Guest, driver: Driver) -> Result<()> {
 fn announce(guest: &mut Guest, driver: Driver) -> Result<()> {
     up(guest, driver)?;
     guest.sh(
-        "tcpdump -U -i eth0 -w /tmp/seen arp >/dev/null 2>&1 & echo $! >/run/tcpdump; sleep 2",
+        "tcpdump -Z root -l -n -i eth0 arp >/tmp/seen 2>/dev/null & echo $! >/run/tcpdump; sleep 2",
     )?;
     for round in 1..=2 {
         guest.qmp(qmp::announce_self(qmp::AnnounceParameters {
@@ -396,7 +396,7 @@ fn announce(guest: &mut Guest, driver: Driver) -> Result<()> {
         // The second one comes only if the device knows that the first was carried out.
         guest.wait_for("an announcement", Duration::from_secs(10), |guest| {
             let seen = guest.number(
-                "tcpdump -n -r /tmp/seen 2>/dev/null | grep -c 'who-has 10.0.2.15 tell 10.0.2.15\\|Announcement 10.0.2.15' || true",
+                "grep -c 'who-has 10.0.2.15 tell 10.0.2.15\\|Announcement 10.0.2.15' /tmp/seen || true",
             )?;
             Ok((seen >= round).then_some(()))
         })?;
