@@ -11,9 +11,10 @@ export TENON_START
 # shellcheck disable=SC2034 # For the scripts.
 series=7.3 suite=trixie
 # What a machine without build tree needs to build for the kernel it runs, apart
-# from that kernel's headers.
+# from that kernel's headers. Where these come from backports, so does a library
+# that libelf-dev has to be as new as.
 # shellcheck disable=SC2034 # For the scripts.
-needs="linux-source-$series rustc rust-src bindgen gcc-14 make flex bison bc python3 dwarves openssl libelf-dev libssl-dev"
+needs="linux-source-$series rustc rust-src bindgen gcc-14 make flex bison bc python3 dwarves openssl libssl-dev libelf-dev/$suite-backports"
 
 say() { printf 'tenon: %s\n' "$*" >&2; }
 
