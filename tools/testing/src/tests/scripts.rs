@@ -164,7 +164,9 @@ fn install(guest: &mut Guest) -> Result<()> {
     guest.sh("rmmod virtio_net virtio_balloon; mv /run/updates /lib/modules/$(uname -r)/")?;
     guest.sh(&kmod("depmod"))?;
     ensure!(
-        guest.sh("cut -d' ' -f1 /proc/modules | grep _rust || true")? == "",
+        guest
+            .sh("cut -d' ' -f1 /proc/modules | grep _rust || true")?
+            .is_empty(),
         "a driver of ours is still loaded"
     );
 
