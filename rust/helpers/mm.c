@@ -11,6 +11,11 @@ __rust_helper unsigned long rust_helper_alloc_pages_bulk(gfp_t gfp, unsigned lon
 	return alloc_pages_bulk(gfp, nr_pages, page_array);
 }
 
+__rust_helper void rust_helper_get_page(struct page *page)
+{
+	get_page(page);
+}
+
 __rust_helper long rust_helper_get_nr_swap_pages(void)
 {
 	return get_nr_swap_pages();

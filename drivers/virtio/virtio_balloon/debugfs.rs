@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/sys/kernel/debug/virtio_balloon_rust/`: what the driver is doing. Amounts are in pages of 4 KiB.
+//! `/sys/kernel/debug/virtio_balloon_rust/`: what the driver is doing. Amounts are in pages of 4 KiB, but
+//! for `moved`, which counts pages of the guest.
 
 use crate::{
     resize::Resizer,
@@ -44,6 +45,9 @@ fn files<'data>(resizer: &'data Arc<Resizer>, dir: &ScopedDir<'data, '_>) {
     });
     dir.read_callback_file(c"shortages", resizer, &|r: &Owner, f| {
         line(f, &r.view().shortages)
+    });
+    dir.read_callback_file(c"moved", resizer, &|r: &Owner, f| {
+        writeln!(f, "{}", r.view().moved.load(Relaxed))
     });
     dir.read_callback_file(c"state", resizer, &|r: &Owner, f| {
         writeln!(f, "{}", name(r.view().state.load(Relaxed)))

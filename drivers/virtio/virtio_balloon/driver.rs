@@ -114,8 +114,7 @@ impl virtio::Driver for Driver {
         if let Some(stats) = &data.stats {
             stats.prime();
         }
-        data.resizer.target_changed();
-        Ok(())
+        data.resizer.start()
     }
 
     fn vq_callback(data: Pin<&Data>, vq: &Interrupt<'_>) {

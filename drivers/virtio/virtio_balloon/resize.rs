@@ -6,6 +6,7 @@
 //!
 //! - an answer of the device: a used buffer in one of the two queues,
 //! - a new target: a change of the device's configuration,
+//! - compaction, which has put other pages into the balloon,
 //! - a timer: the end of a pause, or `actual` that is to be told.
 //!
 //! Each run takes a bounded number of steps and leaves the rest to the next one. It never waits for the device.
@@ -32,7 +33,8 @@ use guest::{
         Balloon,
         Fresh,
         PfnList,
-        Removed, //
+        Removed,
+        Watcher, //
     },
     virtio::{
         self,
@@ -128,8 +130,17 @@ impl WorkItem<TIMER> for Resizer {
     }
 }
 
+/// Passes on what compaction does.
+struct Compaction(Arc<Resizer>);
+
+impl Watcher for Compaction {
+    fn moved(&self) {
+        self.0.step_soon();
+    }
+}
+
 impl Resizer {
-    /// Makes the state machine of `dev`. It does nothing before [`target_changed`](Self::target_changed).
+    /// Makes the state machine of `dev`. It does nothing before [`start`](Self::start).
     pub(crate) fn new(
         dev: ARef<virtio::Device>,
         inflate: Arc<Queue<PfnList<Fresh>>>,
@@ -161,6 +172,18 @@ impl Resizer {
         &self.view
     }
 
+    /// Begins: the device is live.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn start(self: &Arc<Self>) -> Result {
+        self.balloon
+            .watch(Arc::new(Compaction(self.clone()), GFP_KERNEL)?);
+        self.target_changed();
+        Ok(())
+    }
+
     /// The device's configuration has changed. Any context.
     pub(crate) fn target_changed(self: &Arc<Self>) {
         self.changed.store(true, Relaxed);
@@ -183,7 +206,7 @@ impl Resizer {
         let mut progress = begin;
 
         self.step_soon();
-        while !worker.books.is_empty() {
+        while !self.is_drained(&worker) {
             let now = worker.now();
             if now.since(begin) >= DRAIN_LIMIT || now.since(progress) >= DRAIN_SILENCE {
                 break;
@@ -203,7 +226,7 @@ impl Resizer {
             }
         }
 
-        if !worker.books.is_empty() {
+        if !self.is_drained(&worker) {
             dev_warn!(
                 self.dev,
                 "removed with {} MiB in the balloon that the device was not told of; the guest has them back\n",
@@ -212,8 +235,14 @@ impl Resizer {
         }
     }
 
+    fn is_drained(&self, worker: &Worker) -> bool {
+        worker.books.is_empty() && self.balloon.is_settled()
+    }
+
     /// Ends all activity. The pages that are left go back when the device has been reset and the value is dropped.
     pub(crate) fn stop(self: &Arc<Self>) {
+        // Ends the circle of references, too.
+        self.balloon.unwatch();
         workqueue::disable_sync::<_, 0>(self);
         workqueue::disable_delayed_sync::<_, TIMER>(self);
 
@@ -235,7 +264,7 @@ impl Resizer {
         let heard = worker.listen();
         let at_rest = worker.is_at_rest();
         let actual_due = worker.tell_actual(&self.dev, at_rest);
-        worker.publish(&self.view);
+        worker.publish(&self.view, &self.balloon);
 
         let pause = match flow {
             Flow::Continue => Some(0),

@@ -30,6 +30,8 @@ pub(crate) struct View {
     pub(crate) deflating: Atomic<u32>,
     pub(crate) state: Atomic<u32>,
     pub(crate) shortages: Atomic<u32>,
+    /// Guest pages, not units.
+    pub(crate) moved: Atomic<u64>,
 }
 
 impl View {
@@ -42,6 +44,7 @@ impl View {
             deflating: Atomic::new(0),
             state: Atomic::new(State::Resting as u32),
             shortages: Atomic::new(0),
+            moved: Atomic::new(0),
         }
     }
 }

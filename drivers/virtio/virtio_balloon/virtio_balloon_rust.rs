@@ -5,13 +5,12 @@
 //! The host asks for memory; the driver takes it from the page allocator, whose own reclaim chooses what the guest can spare,
 //! and names it to the host, which takes it away. When the host asks for less the way is gone back.
 //!
-//! No task ever waits for the host, but for the one that removes the driver, and that within bounds: answers come by
-//! interrupt, and each makes a work item take the next steps.
+//! No task waits for the host, but for the one that removes the driver, and compaction if it is faster than the host, both
+//! within bounds: answers come by interrupt, and each makes a work item take the next steps.
 //!
 //! # Limitations
 //!
 //! - Deflation on OOM, free page hints, free page reporting and page poisoning are not offered to the device.
-//! - Pages in the balloon are not migrated: compaction leaves them where they are.
 //! - The machine cannot be suspended while the driver is bound.
 //!
 //! `Documentation/admin-guide/virtio-balloon.md` says how to use it.

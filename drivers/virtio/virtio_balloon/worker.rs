@@ -67,7 +67,7 @@ const STEPS: usize = 32;
 /// What one list holds.
 const LIST: Units = Units(MAX_PFNS as u32);
 
-/// How soon to look again for pages that compaction is looking at, in milliseconds.
+/// How soon to look again for pages that compaction is looking at or has replaced, in milliseconds.
 const ISOLATED_PAUSE: u64 = 10;
 
 /// What the steps are about.
@@ -148,6 +148,13 @@ impl Worker {
     /// Takes in the device's answers. There are at most as many as lists under way.
     pub(crate) fn collect(&mut self, balloon: &Balloon) {
         while let Some(list) = self.inflate.answered() {
+            let list = match balloon.settle_new(list) {
+                Ok(buffer) => {
+                    self.inflate.recycle(buffer);
+                    continue;
+                }
+                Err(list) => list,
+            };
             let amount = Units(list.pfns());
             let (buffer, pages) = list.unload();
             balloon.enqueue(pages);
@@ -155,6 +162,13 @@ impl Worker {
             self.inflate.recycle(buffer);
         }
         while let Some(list) = self.deflate.answered() {
+            let list = match balloon.settle_old(list) {
+                Ok(buffer) => {
+                    self.deflate.recycle(buffer);
+                    continue;
+                }
+                Err(list) => list,
+            };
             let amount = Units(list.pfns());
             let (buffer, pages) = list.unload();
             drop(pages);
@@ -163,10 +177,44 @@ impl Worker {
         }
     }
 
+    /// Tells the device of pages that compaction has replaced. What is in the balloon stays as much as it was, so the books
+    /// do not know of it.
+    fn relay(&mut self, balloon: &Balloon) {
+        balloon.keep_still(!self.may_move());
+
+        if let Some(buffer) = self.inflate.buffer() {
+            let told = balloon
+                .list_new(buffer)
+                .and_then(|list| self.inflate.tell(list).map_err(|list| list.unload().0));
+            // The queue is out of use if it fails: the device never gives the old pages back, and has not got the new ones.
+            if let Err(buffer) = told {
+                self.inflate.recycle(buffer);
+            }
+        }
+        if let Some(buffer) = self.deflate.buffer() {
+            let told = balloon
+                .list_old(buffer)
+                .and_then(|list| self.deflate.tell(list).map_err(|list| list.unload().0));
+            if let Err(buffer) = told {
+                self.deflate.recycle(buffer);
+            }
+        }
+    }
+
+    /// Returns whether compaction may replace pages: not while the balloon gets smaller, which would have to wait for it, nor
+    /// while pages are used again of which the device has not answered, as one of them could be the new one.
+    fn may_move(&self) -> bool {
+        let shrinking = matches!(self.books.next(LIST), Step::Deflate(_));
+        let unsettled = self.release == Release::Told && self.books.deflating() != Units::ZERO;
+
+        !shrinking && !unsettled && self.inflate.is_usable() && self.deflate.is_usable()
+    }
+
     /// Takes steps towards the target.
     pub(crate) fn resize(&mut self, context: &Context<'_>) -> Flow {
         let mut flow = Flow::Continue;
 
+        self.relay(context.balloon);
         for _ in 0..STEPS {
             flow = match self.books.next(LIST) {
                 Step::Inflate(amount) => self.inflate(amount, context),
@@ -335,11 +383,12 @@ impl Worker {
     }
 
     /// Shows where the machine is.
-    pub(crate) fn publish(&self, view: &View) {
+    pub(crate) fn publish(&self, view: &View, balloon: &Balloon) {
         view.target.store(self.books.target().0, Relaxed);
         view.actual.store(self.books.actual().0, Relaxed);
         view.inflating.store(self.books.inflating().0, Relaxed);
         view.deflating.store(self.books.deflating().0, Relaxed);
+        view.moved.store(balloon.moved(), Relaxed);
         view.state.store(self.state as u32, Relaxed);
     }
 }

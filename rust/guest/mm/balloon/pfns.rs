@@ -40,6 +40,9 @@ struct Storage {
 
     /// The pages that they name, if they are to be kept.
     pages: Pages<Any>,
+
+    /// The list is about pages that compaction has replaced, which the balloon keeps.
+    moved: bool,
 }
 
 /// Memory for a [`PfnList`], allocated beforehand and used over and over, so that telling the device needs no memory.
@@ -56,6 +59,7 @@ impl PfnBuffer {
             pfns: KBox::init(pin_init::init_zeroed(), GFP_KERNEL)?,
             used: 0,
             pages: Pages::new(),
+            moved: false,
         };
 
         Ok(Self(KBox::new(storage, GFP_KERNEL)?))
@@ -70,34 +74,101 @@ impl PfnBuffer {
         mut self,
         pages: Pages<State>,
     ) -> Result<PfnList<State>, (Self, Pages<State>)> {
-        let storage = &mut *self.0;
         let count = pages.len();
         if count == 0 || count > MAX_PFNS / PFNS_PER_PAGE {
             return Err((self, pages));
         }
 
-        let mut slots = storage.pfns.iter_mut();
+        self.0.used = 0;
         let mut fits = true;
         pages.for_each(|page| {
-            // SAFETY: `page` is a valid page.
-            let first = unsafe { bindings::page_to_pfn(page.as_ptr()) }.wrapping_mul(PFNS_PER_PAGE);
-            for (i, slot) in slots.by_ref().take(PFNS_PER_PAGE).enumerate() {
-                let pfn = u32::try_from(first.wrapping_add(i));
-                fits &= pfn.is_ok();
-                *slot = pfn.unwrap_or(0).to_le();
-            }
+            // SAFETY: By the type invariant of `pages` this is a valid page.
+            fits &= unsafe { self.0.name(page) };
         });
         if !fits {
             return Err((self, pages));
         }
 
-        storage.used = count * PFNS_PER_PAGE;
-        storage.pages = pages.cast();
+        self.0.pages = pages.cast();
+        self.0.moved = false;
         Ok(PfnList {
             storage: self.0,
             _state: PhantomData,
         })
     }
+
+    /// Writes down the frame numbers of pages that compaction has replaced, or put in their place. They are not in the list's
+    /// custody.
+    ///
+    /// # Errors
+    ///
+    /// The memory comes back when there are no pages, or too many, or one lies beyond the device's 44 bits of addresses.
+    ///
+    /// # Safety
+    ///
+    /// The pages are valid.
+    pub(super) unsafe fn name<State>(
+        mut self,
+        pages: impl Iterator<Item = NonNull<bindings::page>>,
+    ) -> Result<PfnList<State>, Self> {
+        self.0.used = 0;
+        let mut fits = true;
+        for page in pages {
+            // SAFETY: By the safety requirements.
+            fits &= unsafe { self.0.name(page) };
+        }
+        if !fits || self.0.used == 0 {
+            return Err(self);
+        }
+
+        self.0.moved = true;
+        Ok(PfnList {
+            storage: self.0,
+            _state: PhantomData,
+        })
+    }
+}
+
+impl Storage {
+    /// Adds the frame numbers of `page`. Returns `false` if there is no room, or they do not fit.
+    ///
+    /// # Safety
+    ///
+    /// The page is valid.
+    unsafe fn name(&mut self, page: NonNull<bindings::page>) -> bool {
+        let Some(slots) = self.pfns.get_mut(self.used..self.used + PFNS_PER_PAGE) else {
+            return false;
+        };
+        // SAFETY: By the safety requirements.
+        let Some(first) = (unsafe { first_pfn(page) }) else {
+            return false;
+        };
+
+        for (i, slot) in (0..).zip(slots) {
+            // Does not wrap: see `first_pfn()`.
+            *slot = first.wrapping_add(i).to_le();
+        }
+        self.used += PFNS_PER_PAGE;
+        true
+    }
+}
+
+/// Returns the device's number of the first of its page frames that make up `page`. All of them have a number, or none.
+///
+/// # Safety
+///
+/// The page is valid.
+pub(super) unsafe fn first_pfn(page: NonNull<bindings::page>) -> Option<u32> {
+    // SAFETY: By the safety requirements.
+    let pfn = unsafe { bindings::page_to_pfn(page.as_ptr()) };
+    let last = pfn
+        .checked_mul(PFNS_PER_PAGE)?
+        .checked_add(PFNS_PER_PAGE - 1)?;
+
+    // CAST: Fewer than 32 bits, as the last of them has not more.
+    u32::try_from(last)
+        .ok()
+        .map(|last| last - (PFNS_PER_PAGE as u32 - 1))
 }
 
 /// Frame numbers for the device, and the pages that they name.
@@ -119,6 +190,11 @@ impl<State> PfnList<State> {
     /// Takes the pages out of custody: the device is still told of them, but they need not wait for its answer.
     pub fn take_pages(&mut self) -> Pages<State> {
         core::mem::replace(&mut self.storage.pages, Pages::new()).cast()
+    }
+
+    /// Returns whether the list is about pages that compaction has replaced.
+    pub(super) fn is_moved(&self) -> bool {
+        self.storage.moved
     }
 
     /// Ends the custody of the pages and returns the memory for the next list.

@@ -81,6 +81,9 @@ pub fn tests() -> Vec<Test> {
             Test::guest(name("unload"), 120, spec(), move |guest, _| {
                 unload(guest, driver)
             }),
+            Test::guest(name("compaction"), 180, spec(), move |guest, _| {
+                compaction(guest, driver)
+            }),
         ]);
         if driver == RUST {
             tests.extend([
@@ -409,6 +412,90 @@ pub fn idle_percent(guest: &mut Guest, seconds: u64) -> Result<u64> {
 
     ensure!(total > 0 && spent.len() >= 5, "/proc/stat: {line}");
     Ok((spent[3] + spent[4]) * 100 / total)
+}
+
+/// Compaction moves pages of the balloon, and neither the guest's data nor what the host has suffers.
+fn compaction(guest: &mut Guest, driver: Driver) -> Result<()> {
+    const BALLOON: u64 = 320 * MIB;
+
+    driver.load(guest, "")?;
+    // Data, the balloon and free memory alternate everywhere: compaction moves from the low end to free pages at the high end,
+    // and only to blocks that are partly in use.
+    guest.sh_for(
+        Duration::from_secs(90),
+        "mkdir /tmp/data && cd /tmp/data && for i in $(seq 120); do
+             dd if=/dev/urandom of=keep$i bs=1M count=1 2>/dev/null &&
+             for file in later drop drop_too; do cp keep$i $file$i; done || exit 1
+         done; rm drop*; md5sum keep* >/tmp/sums",
+    )?;
+    let resident = guest.resident()?;
+    resize(guest, SIZE - BALLOON)?;
+    guest.sh("rm /tmp/data/later*")?;
+
+    let moved = migrated(guest)?;
+    compact(guest)?;
+    let moved = migrated(guest)? - moved;
+    ensure!(moved > 1000, "compaction has moved {moved} pages only");
+    intact(guest, "compacted")?;
+    touch(guest)?;
+    ensure!(actual(guest)? == SIZE - BALLOON);
+    let shrunk = guest.resident()?;
+    ensure!(
+        shrunk <= resident - BALLOON + SLACK,
+        "the host has {} MiB, of {} before the balloon",
+        shrunk / MIB,
+        resident / MIB
+    );
+
+    // Both at once.
+    guest.sh(
+        "(while :; do echo 1 >/proc/sys/vm/compact_memory; done) >/dev/null 2>&1 &
+         echo $! >/run/compact",
+    )?;
+    let before = migrated(guest)?;
+    for step in 1..=6 {
+        ask(guest, SIZE - BALLOON + step % 2 * 200 * MIB)?;
+        thread::sleep(Duration::from_millis(500));
+    }
+    resize(guest, SIZE - BALLOON)?;
+    ensure!(
+        migrated(guest)? > before,
+        "compaction moves nothing while the balloon changes"
+    );
+    resize(guest, SIZE)?;
+    guest.sh("kill $(cat /run/compact)")?;
+    touch(guest)?;
+    intact(guest, "grown")?;
+    driver.unload(guest)?;
+    intact(guest, "unloaded")
+}
+
+/// Has the kernel compact all memory.
+fn compact(guest: &mut Guest) -> Result<()> {
+    guest
+        .sh_for(
+            Duration::from_secs(120),
+            "echo 1 >/proc/sys/vm/compact_memory",
+        )
+        .map(drop)
+}
+
+/// How many pages of balloons the kernel has moved.
+fn migrated(guest: &mut Guest) -> Result<u64> {
+    vmstat(guest, "balloon_migrate")?.context("no balloon_migrate in vmstat")
+}
+
+/// The files are what they were.
+fn intact(guest: &mut Guest, when: &str) -> Result<()> {
+    let same = guest.run("cd /tmp/data && md5sum -c -s /tmp/sums")?;
+
+    ensure!(
+        same.status == 0,
+        "{when}: data of the guest has changed: {}{}",
+        same.stdout,
+        same.stderr
+    );
+    Ok(())
 }
 
 /// Without the driver the guest has all its memory again, whatever the balloon was doing.
