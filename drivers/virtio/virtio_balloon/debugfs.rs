@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/sys/kernel/debug/virtio_balloon_rust/`: what the driver is doing. Amounts are in pages of 4 KiB, but
-//! for `moved`, which counts pages of the guest.
+//! `/sys/kernel/debug/virtio_balloon_rust/virtioN/`: what the driver is doing with device N. Amounts are in pages of 4 KiB,
+//! but for `moved`, which counts pages of the guest.
 
 use crate::{
     resize::Resizer,
     view::State, //
+};
+use core::pin::Pin;
+use guest::{
+    debugfs::module_directory,
+    virtio, //
 };
 use kernel::{
     debugfs::{
@@ -14,6 +19,7 @@ use kernel::{
     },
     fmt,
     prelude::*,
+    str::CString,
     sync::{
         atomic::{
             Atomic,
@@ -23,9 +29,22 @@ use kernel::{
     }, //
 };
 
-/// Makes the directory. It lives as long as the value.
-pub(crate) fn directory(resizer: Arc<Resizer>) -> impl PinInit<Scope<Arc<Resizer>>, Error> {
-    Scope::dir(Ok::<_, Error>(resizer), c"virtio_balloon_rust", files)
+/// The directory of a device. It lives as long as the value.
+pub(crate) type Directory = Pin<KBox<Scope<Arc<Resizer>>>>;
+
+/// Makes the directory of `dev`.
+///
+/// # Errors
+///
+/// [`ENOMEM`]. That debugfs has no directory is no error.
+pub(crate) fn directory(dev: &virtio::Device, resizer: Arc<Resizer>) -> Result<Directory> {
+    let parent = module_directory().ok_or(ENODEV)?;
+    let name = CString::try_from_fmt(fmt!("virtio{}", dev.index()))?;
+
+    KBox::pin_init(
+        parent.scope(Ok::<_, Error>(resizer), &name, files),
+        GFP_KERNEL,
+    )
 }
 
 fn files<'data>(resizer: &'data Arc<Resizer>, dir: &ScopedDir<'data, '_>) {

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver's side of the virtio bus.
+//! The module, and the driver's side of the virtio bus.
 
 use crate::{
-    debugfs,
+    debugfs::{
+        self,
+        Directory, //
+    },
     resize::Resizer,
     stats::Stats,
     target::Release, //
 };
 use core::pin::Pin;
 use guest::{
+    debugfs::ModuleDirectory,
     virtio::{
         self,
+        Adapter,
         Callback,
         Features,
         Interrupt, //
@@ -19,14 +24,34 @@ use guest::{
     workqueue::OwnedQueue, //
 };
 use kernel::{
-    debugfs::Scope,
     device::{
         Bound,
         Core, //
     },
+    driver::Registration,
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    InPlaceModule,
+    ModuleMetadata, //
 };
+
+/// The module. Fields are dropped in this order.
+#[pin_data]
+pub(crate) struct Module {
+    #[pin]
+    _driver: Registration<Adapter<Driver>>,
+    _directory: ModuleDirectory,
+}
+
+impl InPlaceModule for Module {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            // Before the driver: devices may be bound at once.
+            _directory: ModuleDirectory::new(Self::NAME)?,
+            _driver <- Registration::new(Self::NAME, module),
+        })
+    }
+}
 
 guest::virtio_features! {
     /// Feature bits that the driver knows.
@@ -55,8 +80,7 @@ pub(crate) struct Driver;
 /// What the driver keeps per device.
 #[pin_data]
 pub(crate) struct Data {
-    #[pin]
-    debugfs: Scope<Arc<Resizer>>,
+    _debugfs: Directory,
     resizer: Arc<Resizer>,
     stats: Option<Arc<Stats>>,
 }
@@ -103,7 +127,7 @@ impl virtio::Driver for Driver {
             let stats = stats.map(|queue| Stats::new(queue, work)).transpose()?;
 
             Ok(try_pin_init!(Data {
-                debugfs <- debugfs::directory(resizer.clone()),
+                _debugfs: debugfs::directory(dev, resizer.clone())?,
                 resizer,
                 stats,
             }))

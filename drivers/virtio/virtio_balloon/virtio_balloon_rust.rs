@@ -29,8 +29,10 @@ mod target;
 mod view;
 mod worker;
 
-guest::module_virtio_driver! {
-    type: driver::Driver,
+use kernel::prelude::module;
+
+module! {
+    type: driver::Module,
     name: "virtio_balloon_rust",
     authors: ["The Tenon developers"],
     description: "Virtio memory balloon driver",

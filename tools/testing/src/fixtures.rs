@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Builds `tools/testing/fixtures`: what an attacker would load, and programs for it to work on.
+//! Builds `tools/testing/fixtures`: what an attacker or a bad host would do, and programs for it to work on.
 
 use crate::env::Environment;
 use anyhow::{
@@ -14,8 +14,9 @@ use std::{
 };
 
 /// What is built, and where guests find it.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("hide_task/hide_task.ko", "modules/hide_task.ko"),
+    ("mute_balloon/mute_balloon.ko", "modules/mute_balloon.ko"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
 ];

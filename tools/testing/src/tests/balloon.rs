@@ -91,6 +91,10 @@ pub fn tests() -> Vec<Test> {
                 Test::guest(name("unreachable"), 180, spec(), move |guest, _| {
                     unreachable(guest, driver)
                 }),
+                // The C driver waits for such a host without end.
+                Test::guest(name("mute"), 120, spec(), move |guest, _| {
+                    mute(guest, driver)
+                }),
                 Test::guest(name("legacy"), 120, legacy, move |guest, _| {
                     follow(guest, driver)
                 }),
@@ -412,6 +416,51 @@ pub fn idle_percent(guest: &mut Guest, seconds: u64) -> Result<u64> {
 
     ensure!(total > 0 && spent.len() >= 5, "/proc/stat: {line}");
     Ok((spent[3] + spent[4]) * 100 / total)
+}
+
+/// Devices that never answer cost the guest what they were given, and no more: no task waits for them, and unloading ends. Of
+/// several devices, each has figures of its own.
+fn mute(guest: &mut Guest, driver: Driver) -> Result<()> {
+    const DEBUGFS: &str = "/sys/kernel/debug/virtio_balloon_rust";
+    const WANTED: u64 = 65_536;
+
+    let total = meminfo(guest, "MemTotal")?;
+    let available = meminfo(guest, "MemAvailable")?;
+    driver.load(guest, "")?;
+    let own = guest.sh(&format!("ls {DEBUGFS}"))?;
+    guest.insmod("mute_balloon", &format!("devices=2 pages={WANTED}"))?;
+    let mutes = guest.sh(&format!("ls {DEBUGFS} | grep -vx {own}"))?;
+    ensure!(mutes.lines().count() == 2, "{own} and {mutes}");
+
+    for device in mutes.lines() {
+        let mut figure = |file: &str| guest.sh(&format!("cat {DEBUGFS}/{device}/{file}"));
+        ensure!(figure("target")?.parse() == Ok(WANTED));
+        let state = figure("state")?;
+        ensure!(state == "waiting for the host", "{device}: {state}");
+        ensure!(figure("actual")? == "0", "{device}");
+        // As many lists as may be under way.
+        let inflating = figure("inflating")?;
+        ensure!(inflating.parse() == Ok(64 * 256), "{device}: {inflating}");
+    }
+    // The one that answers is not held up by the others.
+    resize(guest, SIZE - 128 * MIB)?;
+    ensure!(guest.number(&format!("cat {DEBUGFS}/{own}/actual"))? == 128 * MIB / PAGE);
+    compact(guest)?;
+    let idle = idle_percent(guest, 3)?;
+    ensure!(
+        idle >= 50,
+        "the CPUs are idle for {idle} % of the time only"
+    );
+    resize(guest, SIZE)?;
+
+    // 2 s of silence for each device, and some time for a busy host.
+    let start = Instant::now();
+    driver.unload(guest)?;
+    let took = start.elapsed();
+    ensure!(took < Duration::from_secs(20), "unloading took {took:?}");
+    guest.sh("rmmod mute_balloon")?;
+    ensure!(meminfo(guest, "MemTotal")? == total);
+    ensure_available(guest, "unloaded", available)
 }
 
 /// Compaction moves pages of the balloon, and neither the guest's data nor what the host has suffers.
