@@ -46,7 +46,7 @@ impl Drop for Periodic {
 impl kernel::Module for Checker {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let queues = RunQueues::find().map_err(|misfit| {
-            pr_err!("not loaded: {}\n", misfit);
+            pr_err!("not loaded: {}; {}\n", misfit, misfit.remedy());
             EOPNOTSUPP
         })?;
 

@@ -53,6 +53,17 @@ pub enum Misfit {
     Contents(&'static str),
 }
 
+impl Misfit {
+    /// What a person can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Misfit::NoBtf => "boot a kernel that has it",
+            Misfit::Option(_) => "boot a kernel without it",
+            _ => "build the module from the headers and source of this very kernel",
+        }
+    }
+}
+
 impl core::fmt::Display for Misfit {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {

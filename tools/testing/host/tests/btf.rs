@@ -257,6 +257,7 @@ fn a_refusal_says_what_differs() {
         "offset of task_struct.tasks is 16, built for 8"
     );
     for misfit in [Misfit::NoBtf, Misfit::Contents("idle task")] {
+        assert!(!misfit.remedy().is_empty() && !misfit.remedy().contains('\n'));
         assert!(!misfit.to_string().contains('\n'));
     }
 }
