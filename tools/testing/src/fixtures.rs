@@ -14,9 +14,10 @@ use std::{
 };
 
 /// What is built, and where guests find it.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("hide_task/hide_task.ko", "modules/hide_task.ko"),
     ("mute_balloon/mute_balloon.ko", "modules/mute_balloon.ko"),
+    ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
 ];

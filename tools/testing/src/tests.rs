@@ -8,6 +8,7 @@ mod harness;
 mod host;
 pub mod integrity;
 pub mod net;
+mod refusals;
 mod samples;
 mod scripts;
 
@@ -155,6 +156,7 @@ pub fn all() -> Vec<Test> {
         integrity::tests(),
         net::tests(),
         balloon::tests(),
+        refusals::tests(),
         samples::tests(),
         scripts::tests(),
     ]
