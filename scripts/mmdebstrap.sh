@@ -8,12 +8,12 @@
 need_mmdebstrap() { # LOG
 	if [ "$(id -u)" = 0 ]; then
 		mode=root
-		_tools=mmdebstrap
+		_tools="mmdebstrap mount"
 		unshare --mount true 2>/dev/null ||
 			die "this root may not mount (a container?): run it with --privileged or CAP_SYS_ADMIN, or as an ordinary user outside"
 	else
 		mode=unshare
-		_tools="mmdebstrap newuidmap"
+		_tools="mmdebstrap mount newuidmap"
 		unshare --user --map-root-user --mount true 2>/dev/null ||
 			die "user namespaces are off: run as root, or as root: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
 		grep -q "^$(id -un):" /etc/subuid 2>/dev/null ||
