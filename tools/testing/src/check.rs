@@ -55,7 +55,6 @@ const HARMLESS: &[&str] = &[
     "kasan: KernelAddressSanitizer initialized",
     "RCU lockdep checking is enabled",
     "ODEBUG: selftest passed",
-    "ODEBUG: Out of memory. ODEBUG disabled",
     // About the CPU that QEMU emulates.
     "Spectre V2 : WARNING: Unprivileged eBPF is enabled",
 ];

@@ -255,11 +255,17 @@ impl Guest {
     }
 
     /// Lets kmemleak scan. It reports to the kernel's log, and only what has been unreachable for some seconds.
+    ///
+    /// Fails when kmemleak or lockdep has turned itself off, as both do when they run out of memory: a log without reports
+    /// means nothing then.
     fn look_for_leaks(&mut self) -> Result<()> {
+        // A line at a time: the kernel's log takes no long ones.
         self.sh_for(
             Duration::from_secs(60),
-            "sleep 6; for i in 1 2; do echo scan >/sys/kernel/debug/kmemleak; done; \
-             cat /sys/kernel/debug/kmemleak >/dev/kmsg",
+            "grep -Eq '^ debug_locks: +1$' /proc/lockdep_stats || \
+             { echo lockdep has turned itself off >&2; exit 1; }; sleep 6; \
+             for i in 1 2; do echo scan >/sys/kernel/debug/kmemleak || exit; done; \
+             while IFS= read -r line; do echo \"$line\" >/dev/kmsg; done </sys/kernel/debug/kmemleak",
         )
         .map(drop)
     }
