@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/skbuff.h>
+#include <linux/virtio_net.h>
 
 __rust_helper void *rust_helper_skb_frag_address(const skb_frag_t *frag)
 {
@@ -26,4 +27,11 @@ __rust_helper bool rust_helper_pskb_may_pull(struct sk_buff *skb, unsigned int l
 __rust_helper void rust_helper_skb_tx_timestamp(struct sk_buff *skb)
 {
 	skb_tx_timestamp(skb);
+}
+
+__rust_helper int rust_helper_virtio_net_hdr_to_skb(struct sk_buff *skb,
+						    const struct virtio_net_hdr *hdr,
+						    bool little_endian)
+{
+	return virtio_net_hdr_to_skb(skb, hdr, little_endian);
 }

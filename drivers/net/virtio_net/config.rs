@@ -2,15 +2,19 @@
 
 //! The device's configuration (VirtIO 1.3, 5.1.3 and 5.1.4), and what follows from it for the interface.
 
-use crate::rx::{
-    FRAME_OVERHEAD,
-    MEMORY, //
+use crate::{
+    header::Segments,
+    rx::{
+        FRAME_OVERHEAD,
+        MEMORY, //
+    },
 };
 use guest::{
     net::device,
     virtio::{
         self,
         config::Field,
+        Feature as _,
         Features, //
     }, //
 };
@@ -26,12 +30,22 @@ guest::virtio_features! {
         Csum = 0,
         /// Packets for the guest may lack a checksum.
         GuestCsum = 1,
+        /// There is a command for what the device may leave to the guest.
+        CtrlGuestOffloads = 2,
         /// The configuration has an MTU.
         Mtu = 3,
         /// The configuration has an address.
         Mac = 5,
         /// A legacy device cuts any packet of TCP.
         Gso = 6,
+        /// Packets of TCP over IPv4 can come several in one.
+        GuestTso4 = 7,
+        /// Packets of TCP over IPv6 can come several in one.
+        GuestTso6 = 8,
+        /// They can have the CWR bit.
+        GuestEcn = 9,
+        /// Fragments of UDP can come several in one.
+        GuestUfo = 10,
         /// The device cuts packets of TCP over IPv4.
         HostTso4 = 11,
         /// The device cuts packets of TCP over IPv6.
@@ -54,6 +68,10 @@ guest::virtio_features! {
         CtrlMacAddr = 23,
         /// A legacy device does not mind where the header ends.
         AnyLayout = 27,
+        /// Packets of UDP over IPv4 can come several in one.
+        GuestUso4 = 54,
+        /// Packets of UDP over IPv6 can come several in one.
+        GuestUso6 = 55,
         /// The device cuts packets of UDP.
         HostUso = 56,
     }
@@ -84,6 +102,42 @@ pub(crate) const DEFAULT_MTU: u32 = 1500;
 /// The largest order of memory that a buffer is made of: larger ones are hard to get.
 const MAX_ORDER: u32 = 2;
 
+/// The features by which a packet can be several in one when it is received.
+const RECEIVE_SEGMENTS: [Feature; 6] = [
+    Feature::GuestTso4,
+    Feature::GuestTso6,
+    Feature::GuestEcn,
+    Feature::GuestUfo,
+    Feature::GuestUso4,
+    Feature::GuestUso6,
+];
+
+/// Returns what a received packet may consist of.
+pub(crate) fn segments(features: &Features<Feature>) -> Segments {
+    Segments {
+        tcp4: features.contains(Feature::GuestTso4),
+        tcp6: features.contains(Feature::GuestTso6),
+        ecn: features.contains(Feature::GuestEcn),
+        fragments: features.contains(Feature::GuestUfo),
+        udp: features.contains(Feature::GuestUso4) || features.contains(Feature::GuestUso6),
+    }
+}
+
+/// Returns the mask of what the device may leave to the guest (5.1.6.5.6.1): of checksums, and of segments if so wanted.
+pub(crate) fn guest_offloads(features: &Features<Feature>, segments: bool) -> u64 {
+    let mut mask = 0;
+
+    for feature in RECEIVE_SEGMENTS {
+        if segments && features.contains(feature) {
+            mask |= 1 << feature.bit();
+        }
+    }
+    if features.contains(Feature::GuestCsum) {
+        mask |= 1 << Feature::GuestCsum.bit();
+    }
+    mask
+}
+
 /// Gives up what the device's configuration makes unusable.
 pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<Feature>) -> Result {
     if features.contains(Feature::Mtu) {
@@ -107,6 +161,7 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
     // What needs the control queue (5.1.3.1).
     if !features.contains(Feature::CtrlVq) {
         for feature in [
+            Feature::CtrlGuestOffloads,
             Feature::CtrlRx,
             Feature::CtrlVlan,
             Feature::GuestAnnounce,
@@ -114,6 +169,17 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
         ] {
             features.remove(feature);
         }
+    }
+
+    // A packet of several is larger than a buffer and lacks a checksum (5.1.3.1).
+    let large = features.contains(Feature::MrgRxbuf) && features.contains(Feature::GuestCsum);
+    for feature in RECEIVE_SEGMENTS {
+        if !large {
+            features.remove(feature);
+        }
+    }
+    if !features.contains(Feature::GuestTso4) && !features.contains(Feature::GuestTso6) {
+        features.remove(Feature::GuestEcn);
     }
 
     // A device that computes no checksums cannot cut packets either (5.1.3.1).
@@ -200,6 +266,15 @@ pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, devi
             }
         }
         active |= device::Features::GSO_ROBUST | changeable;
+    }
+    if RECEIVE_SEGMENTS
+        .iter()
+        .any(|&feature| features.contains(feature))
+    {
+        active |= device::Features::GRO_HW;
+        if features.contains(Feature::CtrlGuestOffloads) {
+            changeable |= device::Features::GRO_HW;
+        }
     }
     if features.contains(Feature::CtrlVlan) {
         active |= device::Features::VLAN_FILTER;

@@ -57,6 +57,7 @@ impl Command {
     const VLAN_ADD: Self = Self(2, 0);
     const VLAN_DEL: Self = Self(2, 1);
     const ANNOUNCE_ACK: Self = Self(3, 0);
+    const GUEST_OFFLOADS_SET: Self = Self(5, 0);
 }
 
 /// The control queue of a device.
@@ -138,6 +139,11 @@ impl Control {
     /// Tells the device that the neighbours know.
     pub(crate) fn acknowledge_announcement(&self) -> Result {
         self.send_bytes(Command::ANNOUNCE_ACK, &[])
+    }
+
+    /// Sets what the device may leave to the guest: bits of feature numbers.
+    pub(crate) fn set_guest_offloads(&self, mask: u64) -> Result {
+        self.send_bytes(Command::GUEST_OFFLOADS_SET, &mask.to_le_bytes())
     }
 
     fn send_bytes(&self, command: Command, data: &[u8]) -> Result {

@@ -210,6 +210,7 @@ fn interface(
         missing_checksums: features.contains(Feature::GuestCsum),
         mergeable,
         max_buffers: u16::try_from(rings.rx).unwrap_or(u16::MAX),
+        segments: config::segments(&features),
     };
     let receiver = Receiver::new(0, format, rules, sizing, rx_stats);
     let sender = Sender::new(tx, rings.tx, format, features.any_layout(), tx_stats);

@@ -26,6 +26,9 @@ pub(crate) const GSO_NONE: u8 = 0;
 /// `gso_type`: TCP over IPv4.
 pub(crate) const GSO_TCPV4: u8 = 1;
 
+/// `gso_type`: UDP, cut into IP fragments.
+pub(crate) const GSO_UDP: u8 = 3;
+
 /// `gso_type`: TCP over IPv6.
 pub(crate) const GSO_TCPV6: u8 = 4;
 
@@ -123,6 +126,8 @@ pub(crate) struct Received {
     pub(crate) verdict: Verdict,
     /// Over how many buffers the packet is spread: at least 1.
     pub(crate) buffers: u16,
+    /// It is several packets in one, which the header describes further.
+    pub(crate) segmented: bool,
 }
 
 /// What is wrong with a received header.
@@ -145,6 +150,38 @@ pub(crate) struct Rules {
     pub(crate) mergeable: bool,
     /// The most buffers that the ring holds.
     pub(crate) max_buffers: u16,
+    /// What a packet may consist of.
+    pub(crate) segments: Segments,
+}
+
+/// Which packets may come several in one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Segments {
+    /// TCP over IPv4: VIRTIO_NET_F_GUEST_TSO4.
+    pub(crate) tcp4: bool,
+    /// TCP over IPv6: VIRTIO_NET_F_GUEST_TSO6.
+    pub(crate) tcp6: bool,
+    /// TCP with the CWR bit: VIRTIO_NET_F_GUEST_ECN.
+    pub(crate) ecn: bool,
+    /// UDP in IP fragments: VIRTIO_NET_F_GUEST_UFO.
+    pub(crate) fragments: bool,
+    /// UDP: VIRTIO_NET_F_GUEST_USO4 or VIRTIO_NET_F_GUEST_USO6, which the header does not tell apart.
+    pub(crate) udp: bool,
+}
+
+impl Segments {
+    /// Returns whether a packet may come with this `gso_type`.
+    fn allow(&self, gso_type: u8) -> bool {
+        let ecn = gso_type & GSO_ECN != 0;
+
+        match gso_type & !GSO_ECN {
+            GSO_TCPV4 => self.tcp4 && (!ecn || self.ecn),
+            GSO_TCPV6 => self.tcp6 && (!ecn || self.ecn),
+            GSO_UDP => self.fragments && !ecn,
+            GSO_UDP_L4 => self.udp && !ecn,
+            _ => false,
+        }
+    }
 }
 
 /// A header.
@@ -230,10 +267,12 @@ impl Header {
 
     /// Checks the header of a received packet, of which `len` bytes lie in the first buffer, without the header.
     ///
-    /// A device that has negotiated no segmentation for the guest sends no packet that is to be cut.
+    /// Of a packet that is several in one, this says no more than that it may come; whether its segments are what the header
+    /// says is seen when the packet's own headers are looked at.
     #[inline]
     pub(crate) fn received(&self, len: u32, rules: &Rules) -> Result<Received, Fault> {
-        if self.gso_type != GSO_NONE {
+        let segmented = self.gso_type != GSO_NONE;
+        if segmented && !rules.segments.allow(self.gso_type) {
             return Err(Fault::NotNegotiated);
         }
 
@@ -260,6 +299,10 @@ impl Header {
             Verdict::Unknown
         };
 
-        Ok(Received { verdict, buffers })
+        Ok(Received {
+            verdict,
+            buffers,
+            segmented,
+        })
     }
 }

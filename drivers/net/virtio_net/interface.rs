@@ -4,6 +4,7 @@
 
 use crate::{
     config::{
+        self,
         Feature,
         MAC, //
     },
@@ -151,6 +152,19 @@ impl device::Operations for Interface {
             .and_then(|()| control.set_all_multicast(mode.all_multicast))
             .and_then(|()| control.set_mac_table(mode.unicast.iter(), mode.multicast.iter()))
             .inspect_err(|error| data.complain("what it is to receive", *error))
+    }
+
+    /// Has the device merge packets of a stream, or not.
+    fn set_features(dev: &Device<Self>, old: device::Features, new: device::Features) -> Result {
+        let data = dev.data();
+        let merge = new.contains(device::Features::GRO_HW);
+
+        match data.control(Feature::CtrlGuestOffloads) {
+            Some(control) if merge != old.contains(device::Features::GRO_HW) => control
+                .set_guest_offloads(config::guest_offloads(&data.features, merge))
+                .inspect_err(|error| data.complain("what it may merge", *error)),
+            _ => Ok(()),
+        }
     }
 
     fn add_vlan(dev: &Device<Self>, vid: u16) -> Result {

@@ -221,7 +221,11 @@ impl Receiver {
             _ => return Err(counter::SHORT),
         };
         let header = buffer.read::<LEN>().ok_or(counter::SHORT)?;
-        let Received { verdict, buffers } = Header::from_bytes(&header, self.format)
+        let Received {
+            verdict,
+            buffers,
+            segmented,
+        } = Header::from_bytes(&header, self.format)
             .received(data_len, &self.rules)
             .map_err(|_| counter::BAD_HEADER)?;
 
@@ -232,6 +236,17 @@ impl Receiver {
             built?
         };
 
+        if segmented {
+            // Its header is about the checksum too.
+            let [bytes @ .., _, _] = header;
+            return match skb.set_offloads(bytes, !self.format.big_endian) {
+                Ok(()) => Ok(skb),
+                Err(_) => {
+                    skb.free(DropReason::DeviceHeader);
+                    Err(counter::BAD_HEADER)
+                }
+            };
+        }
         match verdict {
             Verdict::Unknown => {}
             Verdict::Verified => skb.set_checksum_verified(),

@@ -41,8 +41,17 @@ features! {
     GSO_ROBUST = NETIF_F_GSO_ROBUST_BIT;
     /// Checksums, on receive.
     RXCSUM = NETIF_F_RXCSUM_BIT;
+    /// The device merges received packets of a stream into one.
+    GRO_HW = NETIF_F_GRO_HW_BIT;
     /// Packets of VLANs that nobody asked for are left out.
     VLAN_FILTER = NETIF_F_HW_VLAN_CTAG_FILTER_BIT;
+}
+
+impl Features {
+    /// Returns whether all of `other` is in this.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 impl BitOr for Features {

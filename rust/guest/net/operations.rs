@@ -8,6 +8,7 @@ use super::{
     address::MacAddr,
     device::Device,
     ethtool,
+    features::Features,
     filter::{
         AddressList,
         RxMode, //
@@ -68,10 +69,13 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// The user changes what the device can do, from `old` to `new`. Process context, under the rtnl lock. An error refuses it.
+    fn set_features(_dev: &Device<Self>, _old: Features, _new: Features) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Packets of the VLAN `vid` are to be received too; only with [`Features::VLAN_FILTER`]. Process context, under the rtnl
     /// lock. An error refuses the VLAN.
-    ///
-    /// [`Features::VLAN_FILTER`]: super::device::Features::VLAN_FILTER
     fn add_vlan(_dev: &Device<Self>, _vid: u16) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -100,6 +104,11 @@ impl<T: Operations> Callbacks<T> {
         ndo_validate_addr: Some(bindings::eth_validate_addr),
         ndo_set_rx_mode_async: if T::HAS_SET_RX_MODE {
             Some(Self::set_rx_mode_callback)
+        } else {
+            None
+        },
+        ndo_set_features: if T::HAS_SET_FEATURES {
+            Some(Self::set_features_callback)
         } else {
             None
         },
@@ -216,6 +225,21 @@ impl<T: Operations> Callbacks<T> {
         };
 
         from_result(|| T::set_rx_mode(dev, &mode).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    unsafe extern "C" fn set_features_callback(
+        raw: *mut bindings::net_device,
+        features: bindings::netdev_features_t,
+    ) -> c_int {
+        // SAFETY: The stack calls with a valid device, and the rtnl lock protects the features.
+        let old = Features(unsafe { (*raw).features });
+
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(raw) };
+        from_result(|| T::set_features(dev, old, Features(features)).map(|()| 0))
     }
 
     /// # Safety

@@ -28,7 +28,10 @@ use core::{
         NonNull, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
 
 /// The most fragments that one packet has outside its linear part.
 pub const MAX_FRAGS: usize = bindings::CONFIG_MAX_SKB_FRAGS as usize;
@@ -511,6 +514,30 @@ impl RxSkBuff {
             return Err(EINVAL);
         }
         Ok(())
+    }
+
+    /// Says what a device's header says of a packet that is several in one: how it is cut, and where a checksum is missing
+    /// (VirtIO 1.3, 5.1.6.4). `header` is a `struct virtio_net_hdr`, of which the device can change nothing any more.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when the header does not fit the packet. The packet may have been changed; it is good for nothing but to be
+    /// freed.
+    pub fn set_offloads(&mut self, header: [u8; 10], little_endian: bool) -> Result {
+        let [flags, gso_type, a, b, c, d, e, f, g, h] = header;
+        let header = bindings::virtio_net_hdr {
+            flags,
+            gso_type,
+            hdr_len: u16::from_ne_bytes([a, b]),
+            gso_size: u16::from_ne_bytes([c, d]),
+            csum_start: u16::from_ne_bytes([e, f]),
+            csum_offset: u16::from_ne_bytes([g, h]),
+        };
+
+        // SAFETY: By the type invariant the packet is valid, holds an Ethernet header, and nobody else has it.
+        to_result(unsafe {
+            bindings::virtio_net_hdr_to_skb(self.head.as_ptr(), &header, little_endian)
+        })
     }
 
     /// Hands the packet to the stack, as one that came by receive queue `queue` of the device that `cx` polls for.

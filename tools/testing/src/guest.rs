@@ -39,6 +39,7 @@ use std::{
         File, //
     },
     path::PathBuf,
+    process::Command,
     sync::Arc,
     thread,
     time::{
@@ -283,6 +284,14 @@ impl Guest {
         error.context(format!("the guest went down: {}", last.trim()))
     }
 
+    /// The other end of a card that [`Spec::tap`] has made.
+    pub fn outside(&self) -> Outside {
+        Outside {
+            namespace: format!("--net=/proc/{}/ns/net", self.process.id()),
+            slow: self.slow,
+        }
+    }
+
     /// Path of a device of the guest in QEMU's object tree, from its id.
     pub fn qom_path(id: &str) -> String {
         format!("/machine/peripheral/{id}")
@@ -304,5 +313,35 @@ impl Guest {
             value,
         })
         .map(drop)
+    }
+}
+
+/// This machine, in the network namespace of a guest.
+pub struct Outside {
+    namespace: String,
+    slow: u32,
+}
+
+impl Outside {
+    /// The standard output, without the last line end, of a shell command that must succeed, and within `limit`.
+    pub fn sh(&self, limit: Duration, command: &str) -> Result<String> {
+        let limit = limit * self.slow;
+        let output = Command::new("nsenter")
+            .arg(&self.namespace)
+            .args(["timeout", "-s", "KILL", &limit.as_secs().to_string()])
+            .args(["bash", "-c", command])
+            .output()
+            .context("nsenter")?;
+
+        ensure!(
+            output.status.success(),
+            "outside, `{command}` failed with {}: {}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned())
     }
 }

@@ -9,6 +9,7 @@ mod host;
 pub mod integrity;
 pub mod net;
 mod refusals;
+mod offload;
 mod samples;
 mod scripts;
 
@@ -155,6 +156,7 @@ pub fn all() -> Vec<Test> {
         build::tests(),
         integrity::tests(),
         net::tests(),
+        offload::tests(),
         balloon::tests(),
         refusals::tests(),
         samples::tests(),

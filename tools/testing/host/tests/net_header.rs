@@ -15,8 +15,8 @@ mod header;
 mod sizing;
 
 use header::{
-    Checksum, Fault, Format, Header, Received, Rules, Segmentation, Verdict, GSO_ECN, GSO_TCPV4,
-    GSO_TCPV6, GSO_UDP_L4, LEGACY_LEN, LEN,
+    Checksum, Fault, Format, Header, Received, Rules, Segmentation, Segments, Verdict, GSO_ECN,
+    GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, LEGACY_LEN, LEN,
 };
 use sizing::{Memory, Mergeable};
 
@@ -58,7 +58,16 @@ fn likely_header() -> impl Strategy<Value = Header> {
     (0u8..4, 0u8..8, 0u16..2000, 0u16..100, 0u16..300).prop_map(
         |(flags, gso, csum_start, csum_offset, num_buffers)| Header {
             flags,
-            gso_type: if gso == 1 { GSO_TCPV4 } else { 0 },
+            gso_type: [
+                0,
+                0,
+                0,
+                GSO_TCPV4,
+                GSO_TCPV6 | GSO_ECN,
+                GSO_UDP,
+                GSO_UDP_L4,
+                GSO_TCPV4 | GSO_ECN,
+            ][usize::from(gso)],
             csum_start,
             csum_offset,
             num_buffers,
@@ -67,12 +76,23 @@ fn likely_header() -> impl Strategy<Value = Header> {
     )
 }
 
+fn any_segments() -> impl Strategy<Value = Segments> {
+    any::<[bool; 5]>().prop_map(|[tcp4, tcp6, ecn, fragments, udp]| Segments {
+        tcp4,
+        tcp6,
+        ecn,
+        fragments,
+        udp,
+    })
+}
+
 fn any_rules() -> impl Strategy<Value = Rules> {
-    (any::<bool>(), any::<bool>(), 1u16..=1024).prop_map(
-        |(missing_checksums, mergeable, max_buffers)| Rules {
+    (any::<bool>(), any::<bool>(), 1u16..=1024, any_segments()).prop_map(
+        |(missing_checksums, mergeable, max_buffers, segments)| Rules {
             missing_checksums,
             mergeable,
             max_buffers,
+            segments,
         },
     )
 }
@@ -83,8 +103,18 @@ fn complaints(header: &Header, len: u32, rules: &Rules) -> Vec<Fault> {
     let wants_sum = header.flags & 0x01 == 0x01;
     let spread = rules.mergeable && header.num_buffers != 1;
 
-    // 5.1.6.4.1: no segmentation unless one of the GUEST_ features was negotiated, and none is.
-    if header.gso_type != 0 {
+    // 5.1.6.4.1: no segmentation but what was negotiated, written as the numbers that the specification gives.
+    let segments = rules.segments;
+    let negotiated = [
+        (0, true),
+        (1, segments.tcp4),
+        (0x81, segments.tcp4 && segments.ecn),
+        (3, segments.fragments),
+        (4, segments.tcp6),
+        (0x84, segments.tcp6 && segments.ecn),
+        (5, segments.udp),
+    ];
+    if !negotiated.contains(&(header.gso_type, true)) {
         list.push(Fault::NotNegotiated);
     }
     // 5.1.6.4.1: NEEDS_CSUM only with VIRTIO_NET_F_GUEST_CSUM.
@@ -155,11 +185,12 @@ proptest! {
         rules in any_rules(),
         format in any_format(),
     ) {
-        // Half of all bytes name a segmentation; these are for the others.
+        // Nearly all bytes name a segmentation that does not exist; these are for the others.
         let mut header = Header::from_bytes(&bytes, format);
-        header.gso_type = 0;
+        header.gso_type %= 6;
 
-        if let Ok(Received { verdict, buffers }) = header.received(len, &rules) {
+        if let Ok(Received { verdict, buffers, segmented }) = header.received(len, &rules) {
+            prop_assert_eq!(segmented, header.gso_type != 0);
             prop_assert!(buffers >= 1);
             prop_assert!(buffers == 1 || (rules.mergeable && buffers <= rules.max_buffers));
             if let Verdict::Missing(Checksum { start, offset }) = verdict {
@@ -300,6 +331,7 @@ fn a_packet_in_no_buffers_is_refused() {
         missing_checksums: true,
         mergeable: true,
         max_buffers: 256,
+        segments: Segments::default(),
     };
 
     for (num_buffers, expected) in [
@@ -329,6 +361,7 @@ fn the_count_is_ignored_where_buffers_are_not_merged() {
         missing_checksums: false,
         mergeable: false,
         max_buffers: 256,
+        segments: Segments::default(),
     };
     let header = Header {
         num_buffers: 7,

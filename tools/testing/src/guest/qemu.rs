@@ -58,6 +58,15 @@ fn counter_khz() -> u64 {
         .map_or(2_000_000, |megahertz| (megahertz * 1000.0) as u64)
 }
 
+/// Prepares the network namespace of a guest with a tap interface, whose kind is `$0`, and runs `$@` in it.
+const NAMESPACE: &str = "
+ip link set lo up
+ip tuntap add dev tap0 mode tap vnet_hdr $0
+ip address add 10.0.2.2/24 dev tap0
+ip address add fd00::2/64 dev tap0 nodad
+ip link set tap0 up
+exec \"$@\"";
+
 /// The machine that a test asks for. Start with [`Spec::q35`] or [`Spec::microvm`].
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -66,6 +75,7 @@ pub struct Spec {
     cpus: u32,
     append: String,
     arguments: Vec<String>,
+    tap: Option<u32>,
 }
 
 impl Spec {
@@ -86,6 +96,7 @@ impl Spec {
             cpus: 2,
             append: String::new(),
             arguments: Vec::new(),
+            tap: None,
         }
     }
 
@@ -125,6 +136,18 @@ impl Spec {
         )
     }
 
+    /// Adds a network card `n0` whose other end is a network interface of this machine's kernel, `tap0` with the address
+    /// 10.0.2.2, in a network namespace that is QEMU's own: see [`Guest::outside`](super::Guest::outside). All offloads are
+    /// possible there. `queues` is the number of pairs of queues.
+    pub fn tap(mut self, queues: u32, properties: &str) -> Self {
+        self.tap = Some(queues);
+        self.arguments.extend([
+            "-netdev".to_owned(),
+            format!("tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off,queues={queues}"),
+        ]);
+        self.device("virtio-net", &format!("id=n0,netdev=net0,{properties}"))
+    }
+
     /// Adds arguments of QEMU as they are.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments
@@ -144,7 +167,16 @@ impl Spec {
 
     /// The command without its consoles.
     fn base(&self, image: &Image, append: &str) -> Command {
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = match self.tap {
+            None => Command::new("qemu-system-x86_64"),
+            Some(queues) => {
+                // Each becomes the next one, so the process stays the same.
+                let mut command = Command::new("unshare");
+                let kind = if queues > 1 { "multi_queue" } else { "" };
+                command.args(["--net", "sh", "-euc", NAMESPACE, kind, "qemu-system-x86_64"]);
+                command
+            }
+        };
 
         command.args([
             "-nodefaults",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the network driver, and the same ones of the C driver, which shows that a test asks for nothing unusual.
+//! Tests of the network driver on a network of QEMU's own, and the same ones of the C driver, which shows that a test asks for nothing unusual.
 
 use super::{
     Driver,
@@ -27,13 +27,13 @@ const MIB: u64 = 1 << 20;
 /// Longest time for the large transfer, in one direction.
 const TRANSFER: Duration = Duration::from_secs(120);
 
-const RUST: Driver = Driver::ours("virtio_net_rust");
-const C: Driver = Driver::stock("virtio_net");
+pub const RUST: Driver = Driver::ours("virtio_net_rust");
+pub const C: Driver = Driver::stock("virtio_net");
 
 /// iproute2's, not the one that busybox's shell takes from itself.
-const IP: &str = "/bin/ip";
+pub const IP: &str = "/bin/ip";
 
-const MODERN: &str = "disable-legacy=on";
+pub const MODERN: &str = "disable-legacy=on";
 
 /// The ways in which a host can present the device.
 fn variants() -> Vec<(&'static str, Spec)> {
