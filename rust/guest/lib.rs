@@ -14,6 +14,7 @@ pub mod bottom_half;
 pub mod btf;
 pub mod chardev;
 pub mod completion;
+pub mod cpu;
 pub mod debugfs;
 pub mod hw_random;
 pub mod mm;

@@ -20,3 +20,9 @@ __rust_helper void rust_helper___virtio_clear_bit(struct virtio_device *vdev, un
 {
 	__virtio_clear_bit(vdev, fbit);
 }
+
+__rust_helper int rust_helper_virtqueue_set_affinity(struct virtqueue *vq,
+						     const struct cpumask *cpu_mask)
+{
+	return virtqueue_set_affinity(vq, cpu_mask);
+}

@@ -64,6 +64,8 @@ guest::virtio_features! {
         CtrlVlan = 19,
         /// The device asks to be announced, and is answered by a command.
         GuestAnnounce = 21,
+        /// There can be several pairs of queues.
+        Mq = 22,
         /// There is a command for the address.
         CtrlMacAddr = 23,
         /// A legacy device does not mind where the header ends.
@@ -82,6 +84,13 @@ pub(crate) const MAC: Field<[u8; 6]> = Field::new(0);
 
 /// The link's status.
 pub(crate) const STATUS: Field<u16> = Field::new(6);
+
+/// The number of pairs of queues.
+const MAX_VIRTQUEUE_PAIRS: Field<u16> = Field::new(8);
+
+/// The most pairs of queues that are driven. The specification allows 32768, of which the rings alone would take more memory
+/// than a device should be able to ask for.
+const MAX_PAIRS: u16 = 256;
 
 /// The MTU.
 pub(crate) const MTU: Field<u16> = Field::new(10);
@@ -165,9 +174,21 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
             Feature::CtrlRx,
             Feature::CtrlVlan,
             Feature::GuestAnnounce,
+            Feature::Mq,
             Feature::CtrlMacAddr,
         ] {
             features.remove(feature);
+        }
+    }
+    if features.contains(Feature::Mq) {
+        let pairs = dev.read(MAX_VIRTQUEUE_PAIRS);
+
+        if !(1..=MAX_PAIRS).contains(&pairs) {
+            dev_warn!(
+                dev,
+                "the device has {pairs} pairs of queues, 1 to {MAX_PAIRS} can be driven; one is used\n"
+            );
+            features.remove(Feature::Mq);
         }
     }
 
@@ -219,6 +240,27 @@ pub(crate) fn mtu(
         return Err(EINVAL);
     }
     Ok(Some(mtu))
+}
+
+/// Returns how many pairs of queues the device has.
+///
+/// # Errors
+///
+/// [`EINVAL`]: it is another number than [`validate`] has seen.
+pub(crate) fn pairs(dev: &virtio::Device<Core<'_>>, features: &Features<Feature>) -> Result<u16> {
+    if !features.contains(Feature::Mq) {
+        return Ok(1);
+    }
+
+    let pairs = dev.read(MAX_VIRTQUEUE_PAIRS);
+    if !(1..=MAX_PAIRS).contains(&pairs) {
+        dev_err!(
+            dev,
+            "the device has changed its number of queues to {pairs} meanwhile; not driven\n"
+        );
+        return Err(EINVAL);
+    }
+    Ok(pairs)
 }
 
 /// Returns how many units a buffer takes that holds every frame by itself, if it can be had.

@@ -57,6 +57,7 @@ impl Command {
     const VLAN_ADD: Self = Self(2, 0);
     const VLAN_DEL: Self = Self(2, 1);
     const ANNOUNCE_ACK: Self = Self(3, 0);
+    const MQ_VQ_PAIRS_SET: Self = Self(4, 0);
     const GUEST_OFFLOADS_SET: Self = Self(5, 0);
 }
 
@@ -139,6 +140,11 @@ impl Control {
     /// Tells the device that the neighbours know.
     pub(crate) fn acknowledge_announcement(&self) -> Result {
         self.send_bytes(Command::ANNOUNCE_ACK, &[])
+    }
+
+    /// Has the device use the first `pairs` pairs of queues.
+    pub(crate) fn set_pairs(&self, pairs: u16) -> Result {
+        self.send_bytes(Command::MQ_VQ_PAIRS_SET, &pairs.to_le_bytes())
     }
 
     /// Sets what the device may leave to the guest: bits of feature numbers.

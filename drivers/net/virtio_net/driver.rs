@@ -18,6 +18,12 @@ use crate::{
         Link, //
     },
     link::Monitor,
+    pairs::{
+        self,
+        Pair,
+        Queues,
+        Role, //
+    },
     rx::{
         Receiver,
         Sizing,
@@ -30,10 +36,6 @@ use core::pin::Pin;
 use guest::{
     net::{
         address::MacAddr,
-        buffer::{
-            RxBuffer,
-            TxFrame, //
-        },
         device::{
             Device,
             NewDevice,
@@ -46,11 +48,7 @@ use guest::{
     },
     virtio::{
         self,
-        buffer::{
-            Buffer,
-            Exchange, //
-        },
-        Callback,
+        buffer::Buffer,
         Features,
         Interrupt,
         Queue, //
@@ -71,11 +69,6 @@ use kernel::{
 };
 
 guest::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::id::NET)]);
-
-/// The numbers of the queues.
-const RECEIVE: u32 = 0;
-const TRANSMIT: u32 = 1;
-const CONTROL: u32 = 2;
 
 /// Implementation of the virtio driver.
 pub(crate) struct Driver;
@@ -105,17 +98,15 @@ impl virtio::Driver for Driver {
     ) -> impl PinInit<Data, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             let mut queues = dev.virtqueues();
-            let rx = queues.add(c"input.0", Callback::Enabled, 1)?;
-            let tx = queues.add(c"output.0", Callback::Enabled, TxFrame::MAX_SEGMENTS)?;
+            let pairs = pairs::add(&mut queues, config::pairs(dev, &features)?)?;
             let control = if features.contains(Feature::CtrlVq) {
-                let queue = queues.add(c"control", Callback::Enabled, Exchange::MAX_SEGMENTS)?;
-                Some(Control::new(queue)?)
+                Some(Control::new(pairs::add_control(&mut queues)?)?)
             } else {
                 None
             };
             queues.find()?;
 
-            let net = interface(dev, features, rx, tx, control)?;
+            let net = interface(dev, features, pairs, control)?;
             let monitor = Monitor::new(dev.into(), net.clone())?;
 
             Ok(try_pin_init!(Data {
@@ -127,29 +118,32 @@ impl virtio::Driver for Driver {
     }
 
     fn init<'bound>(dev: &'bound virtio::Device<Core<'_>>, data: Pin<&'bound Data>) -> Result {
-        *data.registration.lock() = Some(Registration::new(data.dev.clone(), dev.as_ref())?);
+        let active = pairs::start(&data.dev)?;
+        *data.registration.lock() =
+            Some(Registration::new(data.dev.clone(), dev.as_ref(), active)?);
         data.monitor.check_soon();
         Ok(())
     }
 
     fn vq_callback(data: Pin<&Data>, vq: &Interrupt<'_>) {
-        match vq.index() {
-            RECEIVE => {
-                if let Some(napi) = data.dev.receive().first() {
+        let interface = data.dev.data();
+
+        match pairs::role(vq.index(), interface.pairs.len()) {
+            Role::Receive(pair) => {
+                if let Some(napi) = data.dev.receive().get(usize::from(pair)) {
                     napi.schedule(|| vq.disable_cb());
                 }
             }
-            TRANSMIT => {
-                if let Some(napi) = data.dev.reclaim(0) {
+            Role::Transmit(pair) => {
+                if let Some(napi) = data.dev.reclaim(pair) {
                     napi.schedule(|| vq.disable_cb());
                 }
             }
-            CONTROL => {
-                if let Some(control) = &data.dev.data().control {
+            Role::Control => {
+                if let Some(control) = &interface.control {
                     control.interrupt();
                 }
             }
-            _ => {}
         }
     }
 
@@ -175,60 +169,79 @@ fn size<B: Buffer>(queue: &Queue<B>) -> Result<u32> {
 fn interface(
     dev: &virtio::Device<Core<'_>>,
     features: Features<Feature>,
-    rx: Arc<Queue<RxBuffer>>,
-    tx: Arc<Queue<TxFrame>>,
+    queues: KVec<Queues>,
     control: Option<Arc<Control>>,
 ) -> Result<ARef<Device<Interface>>> {
     let mergeable = features.contains(Feature::MrgRxbuf);
     let format = Format::new(features.is_modern(), mergeable);
     let mtu = config::mtu(dev, &features)?;
-    let rings = Rings {
-        rx: size(&rx)?,
-        tx: size(&tx)?,
-    };
+    let single = config::single_units(mtu.unwrap_or(config::DEFAULT_MTU)).ok_or(EINVAL)?;
 
-    let rx_stats = Writer::new()?;
-    let tx_stats = Writer::new()?;
-    let (rx_counters, tx_counters) = (rx_stats.counters(), tx_stats.counters());
+    let mut receivers = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
+    let mut senders = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
+    let mut pairs = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
+    for (index, queues) in (0u16..).zip(queues) {
+        let rx_stats = Writer::new()?;
+        let tx_stats = Writer::new()?;
+        let (rx_counters, tx_counters) = (rx_stats.counters(), tx_stats.counters());
+        let (rx_size, tx_size) = (size(&queues.rx)?, size(&queues.tx)?);
+        let (sizing, order) = if mergeable {
+            (Sizing::Mergeable(Mergeable::new(MEMORY)), 0)
+        } else {
+            (Sizing::Single(single), MEMORY.order(single))
+        };
+        let rules = Rules {
+            missing_checksums: features.contains(Feature::GuestCsum),
+            mergeable,
+            max_buffers: u16::try_from(rx_size).unwrap_or(u16::MAX),
+            segments: config::segments(&features),
+        };
+
+        receivers.push(
+            ReceiveQueue {
+                handler: Receiver::new(index, format, rules, sizing, rx_stats),
+                shared: queues.rx.clone(),
+                pool: Some(page_pool::Params {
+                    order,
+                    entries: rx_size,
+                }),
+            },
+            GFP_KERNEL,
+        )?;
+        senders.push(
+            Sender::new(
+                queues.tx.clone(),
+                tx_size,
+                format,
+                features.any_layout(),
+                tx_stats,
+            ),
+            GFP_KERNEL,
+        )?;
+        pairs.push(
+            Pair {
+                queues,
+                rx: rx_counters,
+                tx: tx_counters,
+            },
+            GFP_KERNEL,
+        )?;
+    }
+    let rings = match pairs.first() {
+        Some(pair) => Rings {
+            rx: size(&pair.queues.rx)?,
+            tx: size(&pair.queues.tx)?,
+        },
+        None => return Err(EINVAL),
+    };
     let data = try_init!(Interface {
         vdev: dev.into(),
         features,
         control,
-        rx: rx_counters,
-        tx: tx_counters,
+        pairs,
         rings,
         link: Link::new(),
     }? Error);
-
-    let single = config::single_units(mtu.unwrap_or(config::DEFAULT_MTU)).ok_or(EINVAL)?;
-    let (sizing, order) = if mergeable {
-        (Sizing::Mergeable(Mergeable::new(MEMORY)), 0)
-    } else {
-        (Sizing::Single(single), MEMORY.order(single))
-    };
-    let rules = Rules {
-        missing_checksums: features.contains(Feature::GuestCsum),
-        mergeable,
-        max_buffers: u16::try_from(rings.rx).unwrap_or(u16::MAX),
-        segments: config::segments(&features),
-    };
-    let receiver = Receiver::new(0, format, rules, sizing, rx_stats);
-    let sender = Sender::new(tx, rings.tx, format, features.any_layout(), tx_stats);
-
-    let mut receivers = KVec::with_capacity(1, GFP_KERNEL)?;
-    receivers.push(
-        ReceiveQueue {
-            handler: receiver,
-            shared: rx,
-            pool: Some(page_pool::Params {
-                order,
-                entries: rings.rx,
-            }),
-        },
-        GFP_KERNEL,
-    )?;
-    let mut senders = KVec::with_capacity(1, GFP_KERNEL)?;
-    senders.push(sender, GFP_KERNEL)?;
 
     let mut net = NewDevice::new(receivers, senders, data)?;
     let (active, changeable) = config::abilities(&features);

@@ -13,6 +13,10 @@ use crate::{
         rx,
         tx, //
     },
+    pairs::{
+        self,
+        Pair, //
+    },
     rx::Receiver,
     tx::Sender,
 };
@@ -25,8 +29,7 @@ use guest::{
             Stats, //
         },
         ethtool,
-        filter::RxMode,
-        stats::Counters, //
+        filter::RxMode, //
     },
     virtio::{
         self,
@@ -50,8 +53,7 @@ pub(crate) struct Interface {
     pub(crate) vdev: ARef<virtio::Device>,
     pub(crate) features: Features<Feature>,
     pub(crate) control: Option<Arc<Control>>,
-    pub(crate) rx: Arc<Counters<{ rx::COUNT }>>,
-    pub(crate) tx: Arc<Counters<{ tx::COUNT }>>,
+    pub(crate) pairs: KVec<Pair>,
     pub(crate) rings: ethtool::Rings,
     pub(crate) link: Link,
 }
@@ -65,7 +67,7 @@ impl Interface {
     }
 
     /// Says that the device has not taken something over.
-    fn complain(&self, what: &str, error: Error) {
+    pub(crate) fn complain(&self, what: &str, error: Error) {
         if guest::net::ratelimit() {
             dev_warn!(
                 self.vdev,
@@ -107,8 +109,13 @@ impl device::Operations for Interface {
     }
 
     fn stats(dev: &Device<Self>) -> Stats {
-        let rx = dev.data().rx.read();
-        let tx = dev.data().tx.read();
+        let mut rx = [0u64; rx::COUNT];
+        let mut tx = [0u64; tx::COUNT];
+
+        for pair in &dev.data().pairs {
+            add(&mut rx, &pair.rx.read());
+            add(&mut tx, &pair.tx.read());
+        }
 
         Stats {
             rx_packets: rx[rx::PACKETS],
@@ -231,12 +238,26 @@ impl ethtool::Operations for Interface {
         dev.data().rings
     }
 
-    fn rx_statistics(dev: &Device<Self>, _queue: usize, values: &mut [u64]) {
-        copy(&dev.data().rx.read(), values);
+    fn set_channels(dev: &Device<Self>, pairs: u16) -> Result {
+        pairs::set(dev, pairs)
     }
 
-    fn tx_statistics(dev: &Device<Self>, _queue: usize, values: &mut [u64]) {
-        copy(&dev.data().tx.read(), values);
+    fn rx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]) {
+        if let Some(pair) = dev.data().pairs.get(queue) {
+            copy(&pair.rx.read(), values);
+        }
+    }
+
+    fn tx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]) {
+        if let Some(pair) = dev.data().pairs.get(queue) {
+            copy(&pair.tx.read(), values);
+        }
+    }
+}
+
+fn add(sums: &mut [u64], values: &[u64]) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum = sum.wrapping_add(*value);
     }
 }
 

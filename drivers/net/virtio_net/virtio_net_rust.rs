@@ -4,9 +4,8 @@
 //!
 //! # Limitations
 //!
-//! - One queue pair.
-//! - No receive segmentation offloads, XDP or AF_XDP.
-//! - Without mergeable receive buffers the largest MTU is about 15 KiB.
+//! - No XDP or AF_XDP, no receive side scaling.
+//! - Without mergeable receive buffers the largest MTU is about 15 KiB, and no packet is received as several in one.
 //! - The machine cannot be suspended while the driver is bound.
 //!
 //! `Documentation/admin-guide/virtio-net.md` says how to use it.
@@ -20,6 +19,7 @@ mod driver;
 mod header;
 mod interface;
 mod link;
+mod pairs;
 mod rx;
 mod sizing;
 mod tx;

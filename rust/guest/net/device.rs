@@ -23,6 +23,7 @@ pub use super::{
 
 use super::{
     address::MacAddr,
+    ethtool::Channels,
     napi::{
         Direction,
         Handler,
@@ -46,6 +47,7 @@ use core::{
     },
 };
 use kernel::{
+    cpumask::Cpumask,
     device,
     error::to_result,
     prelude::*,
@@ -159,6 +161,44 @@ impl<T: Operations> Device<T> {
         let private = self.private();
 
         (private.rx.len(), private.tx.len())
+    }
+
+    /// Returns how many pairs of queues there are, and how many the stack uses.
+    pub fn channels(&self) -> Channels {
+        let private = self.private();
+        // SAFETY: By the type invariant the device is valid; the number changes under the rtnl lock and is a hint without it.
+        let active = unsafe { addr_of!((*self.as_raw()).real_num_tx_queues).read_volatile() };
+
+        Channels {
+            // CAST: `NewDevice::new()` has checked that the numbers are 16 bits wide.
+            max: private.rx.len().min(private.tx.len()) as u32,
+            active,
+        }
+    }
+
+    /// Has the stack send what CPUs in `cpus` send by transmit queue `queue`. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when there is no such queue; [`ENOMEM`].
+    pub fn set_xps_queue(&self, cpus: &Cpumask, queue: u16) -> Result {
+        if usize::from(queue) >= self.private().tx.len() {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the type invariant the device is valid, and it has the queue; the mask is copied.
+        to_result(unsafe { bindings::netif_set_xps_queue(self.as_raw(), cpus.as_raw(), queue) })
+    }
+
+    /// Has the stack use the first `pairs` pairs of queues.
+    ///
+    /// # Safety
+    ///
+    /// The rtnl lock is held, or the device is not registered and nobody is registering it. There are so many queues.
+    pub(super) unsafe fn set_active_queues(&self, pairs: u16) -> Result {
+        // SAFETY: By the safety requirements.
+        to_result(unsafe {
+            bindings::netif_set_real_num_queues(self.as_raw(), u32::from(pairs), u32::from(pairs))
+        })
     }
 
     #[inline]
@@ -447,15 +487,26 @@ impl<T: Operations> Drop for NewDevice<T> {
 pub struct Registration<T: Operations>(ARef<Device<T>>);
 
 impl<T: Operations> Registration<T> {
-    /// Makes a device known to the stack, as a child of `parent`. Takes the rtnl lock.
+    /// Makes a device known to the stack, as a child of `parent`, with the first `pairs` pairs of its queues in use. Takes the
+    /// rtnl lock.
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] when the device has been registered before; what `register_netdev()` says.
-    pub fn new(dev: ARef<Device<T>>, parent: &device::Device<device::Bound>) -> Result<Self> {
+    /// [`EBUSY`] when the device has been registered before; [`EINVAL`] when it does not have so many queues; what
+    /// `register_netdev()` says.
+    pub fn new(
+        dev: ARef<Device<T>>,
+        parent: &device::Device<device::Bound>,
+        pairs: u16,
+    ) -> Result<Self> {
+        if pairs == 0 || u32::from(pairs) > dev.channels().max {
+            return Err(EINVAL);
+        }
         if dev.private().registered.xchg(1, Relaxed) != 0 {
             return Err(EBUSY);
         }
+        // SAFETY: Nobody but this function registers a device, and it does so once; the number has just been checked.
+        unsafe { dev.set_active_queues(pairs) }?;
 
         let parent: *const device::Device<device::Bound> = parent;
         // As `SET_NETDEV_DEV()`.

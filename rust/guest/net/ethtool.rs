@@ -21,7 +21,10 @@ use core::{
     ptr::addr_of_mut, //
 };
 use kernel::{
-    error::to_result,
+    error::{
+        from_result,
+        to_result, //
+    },
     fmt,
     prelude::*, //
 };
@@ -48,6 +51,15 @@ pub struct Rings {
     pub rx: u32,
     /// Of a transmit queue.
     pub tx: u32,
+}
+
+/// How many pairs of a receive and a transmit queue there are.
+#[derive(Clone, Copy)]
+pub struct Channels {
+    /// At most.
+    pub max: u32,
+    /// In use.
+    pub active: u32,
 }
 
 /// What `ethtool -i` shows.
@@ -98,6 +110,13 @@ pub trait Operations: device::Operations {
 
     /// Returns the sizes of the rings.
     fn rings(dev: &Device<Self>) -> Rings;
+
+    /// The user wants `pairs` pairs of queues in use: at least one, at most as many as the device was made with. The stack
+    /// follows when this has succeeded. Under the rtnl lock.
+    fn set_channels(dev: &Device<Self>, pairs: u16) -> Result {
+        let _ = (dev, pairs);
+        Err(EOPNOTSUPP)
+    }
 
     /// Fills in the statistics of a receive queue, in the order of their names.
     fn rx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]);
@@ -151,6 +170,8 @@ impl<T: Operations> Callbacks<T> {
         get_drvinfo: Some(Self::get_drvinfo),
         get_link: Some(ethtool_op_get_link),
         get_ringparam: Some(Self::get_ringparam),
+        get_channels: Some(Self::get_channels),
+        set_channels: Some(Self::set_channels),
         get_strings: Some(Self::get_strings),
         get_sset_count: Some(Self::get_sset_count),
         get_ethtool_stats: Some(Self::get_ethtool_stats),
@@ -189,6 +210,52 @@ impl<T: Operations> Callbacks<T> {
         ring.rx_pending = rings.rx;
         ring.tx_max_pending = rings.tx;
         ring.tx_pending = rings.tx;
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T` and valid `channels`.
+    unsafe extern "C" fn get_channels(
+        dev: *mut NetDevice,
+        channels: *mut bindings::ethtool_channels,
+    ) {
+        // SAFETY: The stack calls with a valid device of this type.
+        let now = unsafe { Device::<T>::from_raw(dev.cast()) }.channels();
+        // SAFETY: The stack calls with a valid structure.
+        let channels = unsafe { &mut *channels };
+
+        channels.max_combined = now.max;
+        channels.combined_count = now.active;
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T` and valid `channels`.
+    unsafe extern "C" fn set_channels(
+        dev: *mut NetDevice,
+        channels: *mut bindings::ethtool_channels,
+    ) -> c_int {
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
+        // SAFETY: The stack calls with a valid structure.
+        let wanted = unsafe { &*channels };
+
+        from_result(|| {
+            if wanted.rx_count != 0 || wanted.tx_count != 0 || wanted.other_count != 0 {
+                return Err(EINVAL);
+            }
+            let pairs = u16::try_from(wanted.combined_count)?;
+            let now = dev.channels();
+            if pairs == 0 || u32::from(pairs) > now.max {
+                return Err(EINVAL);
+            }
+            if u32::from(pairs) != now.active {
+                T::set_channels(dev, pairs)?;
+                // SAFETY: The stack holds the rtnl lock, and the device has so many queues.
+                unsafe { dev.set_active_queues(pairs) }?;
+            }
+            Ok(0)
+        })
     }
 
     /// Returns how many statistics there are: as many as names, at any time.

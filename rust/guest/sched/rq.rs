@@ -28,7 +28,8 @@ use super::{
 };
 use crate::{
     bindings,
-    btf::Vmlinux, //
+    btf::Vmlinux,
+    cpu, //
 };
 
 use core::{
@@ -221,8 +222,7 @@ impl RunQueue<'_> {
 
     /// Returns whether the CPU is in use at the moment.
     pub fn is_online(&self) -> bool {
-        // SAFETY: A number below `nr_cpu_ids` can be asked about.
-        unsafe { bindings::cpu_online(self.cpu.as_u32()) }
+        cpu::is_online(self.cpu)
     }
 
     /// Number of tasks that run or wait to run, at the moment.

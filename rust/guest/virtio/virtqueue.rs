@@ -43,6 +43,7 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    cpumask::Cpumask,
     error::to_result,
     new_spinlock,
     prelude::*,
@@ -435,6 +436,13 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
     pub fn index(&self) -> u32 {
         // SAFETY: By the type invariant `vq` is valid; its index never changes.
         unsafe { (*self.vq.as_ptr()).index }
+    }
+
+    /// Has the queue's interrupt come on one of `cpus` from now on, where the transport can arrange that.
+    pub fn set_affinity(&mut self, cpus: &Cpumask) {
+        // It is a wish: a transport without an interrupt for each queue does nothing.
+        // SAFETY: By the type invariant `vq` is valid; the mask is copied.
+        let _ = unsafe { bindings::virtqueue_set_affinity(self.vq.as_ptr(), cpus.as_raw()) };
     }
 }
 

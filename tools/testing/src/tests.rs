@@ -8,8 +8,9 @@ mod harness;
 mod host;
 pub mod integrity;
 pub mod net;
-mod refusals;
 mod offload;
+mod queues;
+mod refusals;
 mod samples;
 mod scripts;
 
@@ -157,6 +158,7 @@ pub fn all() -> Vec<Test> {
         integrity::tests(),
         net::tests(),
         offload::tests(),
+        queues::tests(),
         balloon::tests(),
         refusals::tests(),
         samples::tests(),

@@ -372,7 +372,8 @@ fn the_count_is_ignored_where_buffers_are_not_merged() {
         header.received(60, &rules),
         Ok(Received {
             verdict: Verdict::Unknown,
-            buffers: 1
+            buffers: 1,
+            segmented: false,
         })
     );
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of what the network driver leaves to the device and the device to it, and of several queues: with a card whose other
-//! end is an interface of this machine's kernel. The C driver passes the same tests.
+//! Tests of what the network driver leaves to the device and the device to it: with a card whose other end is an interface of
+//! this machine's kernel. The C driver passes the same tests.
 
 use super::{
     net::{
@@ -30,7 +30,7 @@ use std::{
 };
 
 /// Longest time for what moves some data.
-const MOVE: Duration = Duration::from_secs(60);
+pub const MOVE: Duration = Duration::from_secs(60);
 
 /// How many bytes are moved.
 const LENGTH: u64 = 24 << 20;
@@ -71,7 +71,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Loads the driver and sets addresses by hand: nobody gives any here.
-fn up(guest: &mut Guest, driver: Driver) -> Result<()> {
+pub fn up(guest: &mut Guest, driver: Driver) -> Result<()> {
     driver.load(guest, "")?;
     guest.wait_for("eth0", Duration::from_secs(5), |guest| {
         Ok((guest.run("test -e /sys/class/net/eth0")?.status == 0).then_some(()))

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pairs of a receive and a transmit queue (VirtIO 1.3, 5.1.2 and 5.1.6.5.5).
+//!
+//! All that the device has are made; how many are in use follows from the number of CPUs and the user's wish. Each pair in use
+//! has CPUs of its own, whose packets it sends and which get its interrupts.
+
+use crate::{
+    config::Feature,
+    counters::{
+        rx,
+        tx, //
+    },
+    interface::Interface, //
+};
+use guest::{
+    cpu,
+    net::{
+        buffer::{
+            RxBuffer,
+            TxFrame, //
+        },
+        device::Device,
+        stats::Counters, //
+    },
+    virtio::{
+        buffer::Exchange,
+        Callback,
+        Queue,
+        Virtqueues, //
+    }, //
+};
+use kernel::{
+    cpumask::CpumaskVar,
+    prelude::*,
+    str::CString,
+    sync::Arc, //
+};
+
+/// The queues of one pair.
+pub(crate) struct Queues {
+    pub(crate) rx: Arc<Queue<RxBuffer>>,
+    pub(crate) tx: Arc<Queue<TxFrame>>,
+}
+
+/// What is kept of one pair.
+pub(crate) struct Pair {
+    pub(crate) queues: Queues,
+    pub(crate) rx: Arc<Counters<{ rx::COUNT }>>,
+    pub(crate) tx: Arc<Counters<{ tx::COUNT }>>,
+}
+
+/// Whose a queue is.
+pub(crate) enum Role {
+    /// The receive queue of a pair.
+    Receive(u16),
+    /// The transmit queue of a pair.
+    Transmit(u16),
+    /// The control queue, or none that was asked for.
+    Control,
+}
+
+/// Returns what the queue with this number is of a device with `pairs` pairs.
+pub(crate) fn role(index: u32, pairs: usize) -> Role {
+    match u16::try_from(index / 2) {
+        Ok(pair) if usize::from(pair) < pairs && index % 2 == 0 => Role::Receive(pair),
+        Ok(pair) if usize::from(pair) < pairs => Role::Transmit(pair),
+        _ => Role::Control,
+    }
+}
+
+/// Asks for all queues of `pairs` pairs, in the order of their numbers.
+pub(crate) fn add(queues: &mut Virtqueues<'_>, pairs: u16) -> Result<KVec<Queues>> {
+    let mut list = KVec::with_capacity(usize::from(pairs), GFP_KERNEL)?;
+
+    for pair in 0..pairs {
+        let rx = CString::try_from_fmt(fmt!("input.{pair}"))?;
+        let tx = CString::try_from_fmt(fmt!("output.{pair}"))?;
+        list.push(
+            Queues {
+                rx: queues.add(&rx, Callback::Enabled, 1)?,
+                tx: queues.add(&tx, Callback::Enabled, TxFrame::MAX_SEGMENTS)?,
+            },
+            GFP_KERNEL,
+        )?;
+    }
+    Ok(list)
+}
+
+/// Asks for the control queue, which comes after all pairs.
+pub(crate) fn add_control(queues: &mut Virtqueues<'_>) -> Result<Arc<Queue<Exchange>>> {
+    queues.add(c"control", Callback::Enabled, Exchange::MAX_SEGMENTS)
+}
+
+/// Has the device use as many pairs as there are CPUs, or all, and returns how many that are.
+pub(crate) fn start(dev: &Device<Interface>) -> Result<u16> {
+    let data = dev.data();
+    let cpus = u16::try_from(cpu::online().count()).unwrap_or(u16::MAX);
+    let wanted = u16::try_from(data.pairs.len())?.min(cpus).max(1);
+
+    let active = match data.control(Feature::Mq) {
+        // A device begins with one.
+        Some(control) if wanted > 1 => match control.set_pairs(wanted) {
+            Ok(()) => wanted,
+            Err(error) => {
+                data.complain("the number of queues", error);
+                1
+            }
+        },
+        _ => 1,
+    };
+    spread(dev, active)?;
+    Ok(active)
+}
+
+/// Has the device use `pairs` pairs.
+pub(crate) fn set(dev: &Device<Interface>, pairs: u16) -> Result {
+    let data = dev.data();
+    let control = data.control(Feature::Mq).ok_or(EOPNOTSUPP)?;
+
+    control
+        .set_pairs(pairs)
+        .inspect_err(|error| data.complain("the number of queues", *error))?;
+    spread(dev, pairs)
+}
+
+/// Gives each of the first `active` pairs its share of the CPUs: neighbours, which often share a cache.
+fn spread(dev: &Device<Interface>, active: u16) -> Result {
+    let active = usize::from(active);
+    let cpus = cpu::online().count();
+
+    for (index, pair) in dev.data().pairs.iter().take(active).enumerate() {
+        let mut mask = CpumaskVar::new_zero(GFP_KERNEL)?;
+        for (position, cpu) in cpu::online().enumerate() {
+            let mine = if cpus >= active {
+                // CPUs may come and go meanwhile; a few may then be in another group than they should.
+                position.saturating_mul(active) / cpus == index
+            } else {
+                index % cpus.max(1) == position
+            };
+            if mine {
+                mask.set(cpu);
+            }
+        }
+
+        if let Some(mut vq) = pair.queues.rx.lock_bh() {
+            vq.set_affinity(&mask);
+        }
+        if let Some(mut vq) = pair.queues.tx.lock_bh() {
+            vq.set_affinity(&mask);
+        }
+        // CAST: There are at most `u16::MAX` pairs.
+        dev.set_xps_queue(&mask, index as u16)?;
+    }
+    Ok(())
+}
