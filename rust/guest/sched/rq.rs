@@ -181,7 +181,9 @@ impl RunQueues {
                 // SAFETY: As above.
                 unsafe { read_nofault::<i32>(at) }
             });
-            if pid != Some(0) || flags.is_none_or(|flags| flags & bindings::PF_IDLE == 0) {
+            // `PF_IDLE` would say more, but is set when the CPU is idle for the first time.
+            let wanted = bindings::PF_KTHREAD | bindings::PF_NO_SETAFFINITY;
+            if pid != Some(0) || flags.is_none_or(|flags| flags & wanted != wanted) {
                 return Err(Misfit::Contents("idle task"));
             }
         }
