@@ -32,9 +32,11 @@ pub(crate) struct Entry {
     origin: u32,
     process_met: bool,
     task_met: bool,
+    suspected: bool,
 }
 
 impl Entry {
+    /// Makes an entry for `task` of `process`. `origin` is whatever the caller knows it by.
     pub(crate) fn new(process: usize, task: usize, idle: bool, origin: u32) -> Self {
         Entry {
             process,
@@ -43,16 +45,21 @@ impl Entry {
             origin,
             process_met: false,
             task_met: false,
+            suspected: false,
         }
     }
 
-    /// What the caller knows the entry by.
-    pub(crate) fn origin(&self) -> u32 {
-        self.origin
+    /// Returns whether the last search passed the entry on as a suspect.
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.suspected
     }
 
-    fn key(&self) -> (usize, usize, bool, u32) {
-        (self.process, self.task, self.idle, self.origin)
+    /// Returns whether the entry comes before `other`. Of the entries for one task, those that count come first.
+    fn precedes(&self, other: &Self) -> bool {
+        if self.process != other.process {
+            return self.process < other.process;
+        }
+        (self.task, self.idle, self.origin) < (other.task, other.idle, other.origin)
     }
 }
 
@@ -85,6 +92,7 @@ impl<'a> Search<'a> {
         for entry in entries.iter_mut() {
             entry.process_met = false;
             entry.task_met = false;
+            entry.suspected = false;
         }
         sort(entries);
 
@@ -133,7 +141,7 @@ impl<'a> Search<'a> {
     ) {
         let mut last = None;
 
-        for entry in self.entries.iter() {
+        for entry in self.entries.iter_mut() {
             let unlisted = match (entry.process_met, entry.task_met) {
                 (true, true) => continue,
                 (true, false) => Unlisted::Thread,
@@ -145,6 +153,7 @@ impl<'a> Search<'a> {
 
             last = Some(entry.task);
             if !has_exited(entry.origin) {
+                entry.suspected = true;
                 suspect(Suspect {
                     origin: entry.origin,
                     unlisted,
@@ -154,7 +163,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Sorts entries by their key, in place.
+/// Sorts entries in place, so that each [precedes](Entry::precedes) the next one.
 ///
 /// Heapsort: it needs no memory, and its time is bounded whatever the order that an attacker gives the entries. That of `core` has
 /// ways out that panic, which the kernel's `objtool` does not know.
@@ -170,22 +179,19 @@ fn sort(entries: &mut [Entry]) {
     }
 }
 
-/// Moves the entry at `root` down until none below it is greater.
+/// Moves the entry at `root` down until none below it comes after it.
 fn sift_down(heap: &mut [Entry], mut root: usize) {
     loop {
-        let key = |i: usize| heap.get(i).map(Entry::key);
         let left = 2 * root + 1;
-        // Beyond the end there is `None`, which is less than any key.
-        let child = if key(left + 1) > key(left) {
-            left + 1
-        } else {
-            left
+        let child = match (heap.get(left), heap.get(left + 1)) {
+            (Some(one), Some(other)) if one.precedes(other) => left + 1,
+            _ => left,
         };
 
-        if key(child) <= key(root) {
-            return;
+        match (heap.get(root), heap.get(child)) {
+            (Some(entry), Some(below)) if entry.precedes(below) => heap.swap(root, child),
+            _ => return,
         }
-        heap.swap(root, child);
         root = child;
     }
 }

@@ -78,43 +78,69 @@ pub(crate) struct Sighting<'a> {
     pub(crate) known: bool,
 }
 
-/// The tasks that are known to be hidden.
-pub(crate) struct Hidden(KVVec<(ARef<Task>, u32)>);
+/// The tasks that are known to be hidden, each known by its place.
+pub(crate) struct Hidden(KVVec<HiddenTask>);
+
+struct HiddenTask {
+    task: ARef<Task>,
+    /// Where it was seen first.
+    cpu: u32,
+    /// It was seen in the scan that is being reported.
+    seen: bool,
+}
 
 impl Hidden {
+    /// Begins with none.
     pub(crate) fn new() -> Self {
         Hidden(KVVec::new())
     }
 
+    /// How many there are.
     pub(crate) fn len(&self) -> u32 {
         // CAST: As many as there can be tasks.
         self.0.len() as u32
     }
 
+    /// The tasks, in the order of their places.
     pub(crate) fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.0.iter().map(|(task, _)| &**task)
+        self.0.iter().map(|hidden| &*hidden.task)
     }
 
+    /// The task at place `i`.
     pub(crate) fn get(&self, i: u32) -> Option<Sighting<'_>> {
-        self.0.get(i as usize).map(|(task, cpu)| Sighting {
-            task,
-            cpu: *cpu,
+        self.0.get(i as usize).map(|hidden| Sighting {
+            task: &hidden.task,
+            cpu: hidden.cpu,
             known: true,
         })
     }
 
-    /// Keeps those whose place `f` holds for.
-    pub(crate) fn keep(&mut self, f: impl Fn(u32) -> bool) {
-        let mut i = 0;
-
-        self.0.retain(|_| {
-            i += 1;
-            f(i - 1)
-        });
+    /// Notes that the task at place `i` is still hidden.
+    pub(crate) fn seen(&mut self, i: u32) {
+        if let Some(hidden) = self.0.get_mut(i as usize) {
+            hidden.seen = true;
+        }
     }
 
+    /// After a scan: forgets those that it did not see, if it was `complete`. The places change.
+    pub(crate) fn keep_seen(&mut self, complete: bool) {
+        self.0
+            .retain(|hidden| core::mem::take(&mut hidden.seen) || !complete);
+    }
+
+    /// Adds a task.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory.
     pub(crate) fn add(&mut self, queued: &QueuedTask) -> Result<(), kernel::alloc::AllocError> {
-        self.0.push((queued.task.clone(), queued.cpu), GFP_KERNEL)
+        let hidden = HiddenTask {
+            task: queued.task.clone(),
+            cpu: queued.cpu,
+            seen: false,
+        };
+
+        self.0.push(hidden, GFP_KERNEL)
     }
 }
 

@@ -363,7 +363,7 @@ impl Scanner {
                 if count == 0 {
                     break;
                 }
-                entries.retain(|entry| suspects.iter().any(|s| s.origin == entry.origin()));
+                entries.retain(|entry| entry.is_suspected());
             } else {
                 last.cleared = last.suspects - count;
             }
@@ -382,12 +382,13 @@ impl Scanner {
         } = buffers;
 
         for suspect in suspects.iter() {
-            let Some(sighting) = sighting(hidden, tasks, suspect.origin) else {
-                continue;
-            };
-            if !sighting.known {
-                self.log.finding(&sighting, suspect.unlisted);
-                add(&self.counts.findings, 1);
+            match sighting(hidden, tasks, suspect.origin) {
+                Some(sighting) if !sighting.known => {
+                    self.log.finding(&sighting, suspect.unlisted);
+                    add(&self.counts.findings, 1);
+                }
+                Some(_) => hidden.seen(suspect.origin),
+                None => {}
             }
         }
         if last.coverage.cut != 0 {
@@ -395,11 +396,10 @@ impl Scanner {
         }
 
         let known = hidden.len();
-        if last.coverage.is_complete() {
-            hidden.keep(|i| suspects.iter().any(|s| s.origin == i));
-        }
-        for suspect in suspects.iter().filter(|s| s.origin >= known) {
-            if let Some(queued) = tasks.get((suspect.origin - known) as usize) {
+        hidden.keep_seen(last.coverage.is_complete());
+        for suspect in suspects.iter() {
+            let i = suspect.origin.checked_sub(known);
+            if let Some(queued) = i.and_then(|i| tasks.get(i as usize)) {
                 // If there is no memory for it, it is reported again.
                 let _ = hidden.add(queued);
             }
