@@ -13,8 +13,9 @@ use guest::sched::{
         Threads, //
     },
     rq::{
+        Cost,
         NotCopied,
-        QueuedTask,
+        QueuedTasks,
         RunQueue,
         RunQueues,
         MAX_QUEUED, //
@@ -54,8 +55,8 @@ pub(crate) struct Coverage {
     pub(crate) processes: u32,
     /// Threads met in the lists of processes that have a task on a run queue.
     pub(crate) threads: u32,
-    /// Attempts at a run queue's lock that failed.
-    pub(crate) retries: u64,
+    /// What copying the run queues has cost.
+    pub(crate) cost: Cost,
     /// Run queues that were not copied: locked all the time, too long, or no memory for them.
     pub(crate) skipped: u32,
     /// Lists that were not walked to their end.
@@ -70,21 +71,17 @@ impl Coverage {
 }
 
 /// Copies all run queues to `tasks`.
-pub(crate) fn run_queues(
-    queues: &RunQueues,
-    tasks: &mut KVVec<QueuedTask>,
-    coverage: &mut Coverage,
-) {
+pub(crate) fn run_queues(queues: &RunQueues, tasks: &mut QueuedTasks, coverage: &mut Coverage) {
     tasks.clear();
 
     // Room for what runs now, and as much again, so that the usual scan needs no more. Without it, `copy` asks for some.
     let wanted = queues.iter().fold(0_usize, |sum, rq| {
         sum.saturating_add(rq.nr_running().min(MAX_QUEUED) * 2 + 4)
     });
-    let _ = tasks.reserve(wanted.min(MAX_TASKS), GFP_KERNEL);
+    let _ = tasks.reserve(wanted.min(MAX_TASKS));
 
     for rq in queues.iter() {
-        match copy(&rq, tasks, &mut coverage.retries) {
+        match copy(&rq, tasks, &mut coverage.cost) {
             Ok(()) => {
                 coverage.cpus += 1;
                 coverage.online += u32::from(rq.is_online());
@@ -97,20 +94,14 @@ pub(crate) fn run_queues(
 }
 
 /// Copies one run queue, with more room and more attempts at its lock as it needs them.
-fn copy(
-    rq: &RunQueue<'_>,
-    tasks: &mut KVVec<QueuedTask>,
-    retries: &mut u64,
-) -> Result<(), NotCopied> {
+fn copy(rq: &RunQueue<'_>, tasks: &mut QueuedTasks, cost: &mut Cost) -> Result<(), NotCopied> {
     let mut rounds = 0;
 
     loop {
-        match rq.copy(tasks, retries) {
-            Err(NotCopied::Full) if tasks.capacity() < MAX_TASKS => {
-                let more = tasks.capacity().max(256);
-                tasks
-                    .reserve(more, GFP_KERNEL)
-                    .map_err(|_| NotCopied::Full)?;
+        match rq.copy(tasks, cost) {
+            Err(NotCopied::Full) if tasks.len() < MAX_TASKS => {
+                let more = (2 * tasks.room()).clamp(256, MAX_TASKS);
+                tasks.reserve(more).map_err(|_| NotCopied::Full)?;
             }
             Err(NotCopied::Busy) if rounds < LOCK_ROUNDS => {
                 rounds += 1;

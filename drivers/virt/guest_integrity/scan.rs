@@ -33,6 +33,7 @@ use guest::{
     sched::{
         rq::{
             QueuedTask,
+            QueuedTasks,
             RunQueues, //
         },
         TaskExt, //
@@ -138,7 +139,7 @@ struct Flight {
 
 /// Memory that scans use again and again, and what they know of earlier ones.
 struct Buffers {
-    tasks: KVVec<QueuedTask>,
+    tasks: QueuedTasks,
     entries: KVVec<Entry>,
     suspects: KVVec<Suspect>,
     hidden: Hidden,
@@ -169,7 +170,7 @@ impl Scanner {
     pub(crate) fn new(run_queues: RunQueues, log: Arc<Log>) -> Result<Arc<Self>> {
         let queue = OwnedQueue::new(c"guest_integrity")?;
         let buffers = Buffers {
-            tasks: KVVec::new(),
+            tasks: QueuedTasks::default(),
             entries: KVVec::new(),
             suspects: KVVec::new(),
             hidden: Hidden::new(),
@@ -251,13 +252,14 @@ impl Scanner {
         writeln!(f, "queued={}", coverage.queued)?;
         writeln!(f, "processes={}", coverage.processes)?;
         writeln!(f, "threads={}", coverage.threads)?;
-        writeln!(f, "retries={}", coverage.retries)?;
+        writeln!(f, "retries={}", coverage.cost.retries)?;
         writeln!(f, "skipped={}", coverage.skipped)?;
         writeln!(f, "cut={}", coverage.cut)?;
         writeln!(f, "exiting={}", last.exiting)?;
         writeln!(f, "suspects={}", last.suspects)?;
         writeln!(f, "cleared={}", last.cleared)?;
         writeln!(f, "hidden={}", last.hidden)?;
+        writeln!(f, "held_ns={}", coverage.cost.held_ns)?;
         writeln!(f, "duration_ns={}", last.duration_ns)
     }
 

@@ -9,9 +9,9 @@
 //! # Locking
 //!
 //! A run queue is read under its own lock (`rq->__lock`), which may be taken in any context but that of the scheduler. It is only
-//! tried for, so that this code never makes a CPU wait in a line for the lock of another. While it is held, interrupts are off;
-//! pointers are copied and reference counts raised, into memory that was allocated before. Nothing is printed, nothing is
-//! woken and no reference is dropped: each of these might need a lock of a run queue itself.
+//! tried for, so that this code never makes a CPU wait in a line for the lock of another. While it is held, interrupts are off,
+//! and the pointers to tasks are copied into memory that was allocated before, no more. The tasks themselves are not looked at
+//! before the lock is free again: RCU keeps them from being freed until there is a reference to each.
 //!
 //! [`layout`]: super::layout
 //!
@@ -29,7 +29,8 @@ use super::{
 use crate::{
     bindings,
     btf::Vmlinux,
-    cpu, //
+    cpu,
+    time::ktime_get_ns, //
 };
 
 use core::{
@@ -41,13 +42,17 @@ use core::{
 };
 
 use kernel::{
+    alloc::AllocError,
     cpu::{
         nr_cpu_ids,
         CpuId, //
     },
     prelude::*,
     processor::cpu_relax,
-    sync::aref::ARef,
+    sync::{
+        aref::ARef,
+        rcu, //
+    },
     task::Task, //
 };
 
@@ -95,6 +100,64 @@ pub enum NotCopied {
     Full,
     /// A list on it has more entries than [`MAX_QUEUED`].
     TooLong,
+}
+
+/// A task that a run queue points to, as long as it is known to be valid.
+#[derive(Clone, Copy)]
+struct Found {
+    task: *const bindings::task_struct,
+    queue: Queue,
+}
+
+/// Tasks of run queues, and the memory for copying more of them. The default has neither.
+#[derive(Default)]
+pub struct QueuedTasks {
+    tasks: KVVec<QueuedTask>,
+    found: KVVec<Found>,
+}
+
+// SAFETY: What is in `found` is not used between calls.
+unsafe impl Send for QueuedTasks {}
+
+impl QueuedTasks {
+    /// Allocates memory for `more` tasks of a run queue. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// There is not so much memory.
+    pub fn reserve(&mut self, more: usize) -> Result<(), AllocError> {
+        self.tasks.reserve(more, GFP_KERNEL)?;
+        self.found.reserve(more, GFP_KERNEL)
+    }
+
+    /// How many tasks of one more run queue there is memory for.
+    pub fn room(&self) -> usize {
+        let room = self.tasks.capacity() - self.tasks.len();
+
+        room.min(self.found.capacity())
+    }
+
+    /// Lets all tasks go. The memory stays.
+    pub fn clear(&mut self) {
+        self.tasks.clear();
+    }
+}
+
+impl core::ops::Deref for QueuedTasks {
+    type Target = [QueuedTask];
+
+    fn deref(&self) -> &[QueuedTask] {
+        &self.tasks
+    }
+}
+
+/// What copying run queues has cost.
+#[derive(Clone, Copy, Default)]
+pub struct Cost {
+    /// Attempts at a lock that failed.
+    pub retries: u64,
+    /// The longest time that a lock was held, with interrupts off, in nanoseconds.
+    pub held_ns: u64,
 }
 
 /// The run queues of all CPUs.
@@ -235,30 +298,47 @@ impl RunQueue<'_> {
         unsafe { at.read_volatile() as usize }
     }
 
-    /// Appends the tasks of the run queue to `tasks`, as far as there is room. On an error, those that were added are removed.
-    ///
-    /// `retries` is increased by the attempts at the lock that failed.
+    /// Appends the tasks of the run queue to `tasks`, if there is [room](QueuedTasks::room) for all.
     ///
     /// # Errors
     ///
-    /// See [`NotCopied`].
-    pub fn copy(&self, tasks: &mut KVVec<QueuedTask>, retries: &mut u64) -> Result<(), NotCopied> {
-        let before = tasks.len();
-        let guard = self.try_lock(retries).ok_or(NotCopied::Busy)?;
+    /// See [`NotCopied`]; nothing is appended then.
+    pub fn copy(&self, tasks: &mut QueuedTasks, cost: &mut Cost) -> Result<(), NotCopied> {
+        let room = tasks.room();
+        let QueuedTasks { tasks, found } = tasks;
+        found.clear();
+
+        // From before the lock is taken until there are references.
+        let _rcu = rcu::read_lock();
+        let guard = self.try_lock(&mut cost.retries).ok_or(NotCopied::Busy)?;
+        let start = ktime_get_ns();
         let mut copy = Copy {
-            cpu: self.cpu.as_u32(),
-            idle: guard.task(self.layout.idle),
-            tasks,
+            found,
+            room,
             steps: MAX_QUEUED,
         };
-        let ret = guard.copy(&mut copy);
-
+        let copied = guard.copy(&mut copy);
+        let idle = guard.task(self.layout.idle);
+        let held = ktime_get_ns().wrapping_sub(start);
         drop(guard);
-        if ret.is_err() {
-            // References are dropped without the lock.
-            tasks.truncate(before);
+        cost.held_ns = cost.held_ns.max(held);
+        copied?;
+
+        for found in found.iter() {
+            // SAFETY: A task that a run queue points to or has queued is valid while the lock is held: its last reference is
+            // not dropped before it is switched away from and dequeued for the last time. That reference is dropped after a
+            // grace period of RCU, which cannot pass before this function returns. `Task` is a transparent wrapper.
+            let task: &Task = unsafe { &*found.task.cast() };
+
+            // There is room for all.
+            let _ = tasks.push_within_capacity(QueuedTask {
+                task: task.into(),
+                cpu: self.cpu.as_u32(),
+                queue: found.queue,
+                idle: core::ptr::eq(found.task, idle),
+            });
         }
-        ret
+        Ok(())
     }
 
     fn try_lock(&self, retries: &mut u64) -> Option<Locked<'_>> {
@@ -410,41 +490,30 @@ impl Locked<'_> {
 
 /// A copy in the making.
 struct Copy<'a> {
-    cpu: u32,
-    idle: *const bindings::task_struct,
-    tasks: &'a mut KVVec<QueuedTask>,
+    found: &'a mut KVVec<Found>,
+    room: usize,
     steps: usize,
 }
 
 impl Copy<'_> {
     /// Counts one entry of a list.
+    #[inline]
     fn step(&mut self) -> Result<(), NotCopied> {
         self.steps = self.steps.checked_sub(1).ok_or(NotCopied::TooLong)?;
         Ok(())
     }
 
-    /// Adds a task that the run queue points to. Called with its lock held.
+    /// Notes a task that the run queue points to. Called with its lock held.
+    #[inline]
     fn add(&mut self, task: *const bindings::task_struct, queue: Queue) -> Result<(), NotCopied> {
         if task.is_null() {
             // A CPU that was never started has no stopper.
             return Ok(());
         }
-        if self.tasks.len() == self.tasks.capacity() {
-            return Err(NotCopied::Full);
-        }
 
-        // SAFETY: A task that a run queue points to or has queued is valid while the lock is held: its last reference is not
-        // dropped before it is switched away from and dequeued for the last time. `Task` is a transparent wrapper.
-        let task: &Task = unsafe { &*task.cast() };
-
-        let entry = QueuedTask {
-            task: task.into(),
-            cpu: self.cpu,
-            queue,
-            idle: core::ptr::eq(task.as_ptr(), self.idle),
-        };
-        self.tasks
-            .push_within_capacity(entry)
+        self.room = self.room.checked_sub(1).ok_or(NotCopied::Full)?;
+        self.found
+            .push_within_capacity(Found { task, queue })
             .map_err(|_| NotCopied::Full)
     }
 }
