@@ -200,6 +200,15 @@ struct Text {
 }
 
 impl Text {
+    /// Allocates `room` bytes.
+    fn new(room: usize) -> Result<Self> {
+        Ok(Text {
+            bytes: KVec::with_capacity(room, GFP_KERNEL)?,
+            room,
+        })
+    }
+
+    /// Appends `line`, if there is room for all of it.
     fn add(&mut self, line: &[u8]) -> bool {
         if line.len() > self.room || self.bytes.extend_from_slice(line, GFP_KERNEL).is_err() {
             return false;
@@ -313,6 +322,7 @@ impl CharDevice for Reader {
     }
 
     fn read(&self, file: &File, to: &mut UserSliceWriter) -> Result<usize> {
+        let mut text = Text::new(to.len().min(CHUNK))?;
         let mut records = self.log.records.lock();
 
         while self.next.load(Relaxed) == records.next {
@@ -324,10 +334,6 @@ impl CharDevice for Reader {
             }
         }
 
-        let mut text = Text {
-            bytes: KVec::new(),
-            room: to.len().min(CHUNK),
-        };
         let next = records.copy(self.next.load(Relaxed), &mut text);
         // Copying to a reader may take as long as the reader likes.
         drop(records);
