@@ -109,6 +109,22 @@ impl TaskExt for Task {
     }
 }
 
+/// Reads from an address that may not be valid.
+///
+/// # Safety
+///
+/// Any value must be valid for `T`.
+unsafe fn read_nofault<T>(at: *const u8) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+
+    // SAFETY: `value` is valid for writing its size; the source may be any address.
+    let ret = unsafe {
+        bindings::copy_from_kernel_nofault(value.as_mut_ptr().cast(), at.cast(), size_of::<T>())
+    };
+    // SAFETY: All of it was written, and any value is valid by the safety requirements.
+    (ret == 0).then(|| unsafe { value.assume_init() })
+}
+
 /// Checks that the running kernel's tasks are laid out as in the headers that this code was built with.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use crate::decide::{
 
 use guest::sched::{
     list::{
+        Cut,
         Processes,
         Threads, //
     },
@@ -61,12 +62,30 @@ pub(crate) struct Coverage {
     pub(crate) skipped: u32,
     /// Lists that were not walked to their end.
     pub(crate) cut: u32,
+    /// What is wrong with the first list, of tasks or on a run queue, that has no end.
+    pub(crate) damage: Option<Damage>,
+}
+
+/// A list that cannot be walked to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// One on a run queue has more entries than it can have.
+    RunQueue,
+    /// That of the processes.
+    Processes(Cut),
+    /// That of the threads of a process.
+    Threads(Cut),
 }
 
 impl Coverage {
     /// Returns whether nothing was left out.
     pub(crate) fn is_complete(&self) -> bool {
         self.skipped == 0 && self.cut == 0
+    }
+
+    fn cut(&mut self, damage: Damage) {
+        self.cut = self.cut.saturating_add(1);
+        self.damage = self.damage.or(Some(damage));
     }
 }
 
@@ -86,7 +105,12 @@ pub(crate) fn run_queues(queues: &RunQueues, tasks: &mut QueuedTasks, coverage: 
                 coverage.cpus += 1;
                 coverage.online += u32::from(rq.is_online());
             }
-            Err(_) => coverage.skipped += 1,
+            Err(why) => {
+                coverage.skipped += 1;
+                if why == NotCopied::TooLong {
+                    coverage.damage = coverage.damage.or(Some(Damage::RunQueue));
+                }
+            }
         }
     }
     // CAST: Not more than `MAX_TASKS` and a doubling.
@@ -130,20 +154,24 @@ pub(crate) fn lists(search: &mut Search<'_>, coverage: &mut Coverage) {
     let guard = rcu::read_lock();
     let mut processes = Processes::new(&guard);
 
-    for task in processes.by_ref() {
-        let SignalId(process) = task.signal_id();
+    for listed in processes.by_ref() {
+        let SignalId(process) = listed.process;
 
         coverage.processes = coverage.processes.saturating_add(1);
         if !search.process(process) {
             continue;
         }
 
-        let mut threads = Threads::of(&guard, task);
+        let mut threads = Threads::of(&guard, listed.process);
         for thread in threads.by_ref() {
             coverage.threads = coverage.threads.saturating_add(1);
-            search.thread(process, thread.id().0);
+            search.thread(process, thread.task.0);
         }
-        coverage.cut += u32::from(threads.cut().is_some());
+        if let Some(cut) = threads.cut() {
+            coverage.cut(Damage::Threads(cut));
+        }
     }
-    coverage.cut += u32::from(processes.cut().is_some());
+    if let Some(cut) = processes.cut() {
+        coverage.cut(Damage::Processes(cut));
+    }
 }

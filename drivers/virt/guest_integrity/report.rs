@@ -6,6 +6,7 @@
 //! exited or is back on the lists. How often it was seen since shows in the counters.
 
 use crate::{
+    collect::Damage,
     decide::Unlisted,
     record::{
         Comm,
@@ -24,6 +25,7 @@ use guest::{
         Events, //
     },
     sched::{
+        list::Cut,
         rq::QueuedTask,
         TaskExt, //
     },
@@ -157,6 +159,16 @@ impl Records {
         self.next.saturating_sub(RECORDS).max(1)
     }
 
+    /// Returns whether the kernel's log may have another line, after having said there how many it did not get.
+    fn may_print(&mut self, now_ns: u64) -> bool {
+        let held = self.limiter.pass(now_ns);
+
+        if let Some(held @ 1..) = held {
+            pr_crit!("{} messages were held back before the next one\n", held);
+        }
+        held.is_some()
+    }
+
     /// Adds the record that `line` makes of its number.
     fn add(&mut self, line: impl FnOnce(u64) -> Line<LINE_LEN>) {
         let seq = self.next;
@@ -228,6 +240,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// Makes an empty log.
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             records <- new_mutex!(Records {
@@ -254,11 +267,8 @@ impl Log {
         let now = ktime_get_ns();
 
         let mut records = self.records.lock();
-        if let Some(held) = records.limiter.pass(now) {
+        if records.may_print(now) {
             pr_crit!("finding {}\n", finding);
-            if held != 0 {
-                pr_crit!("{} more messages were held back before\n", held);
-            }
         }
         records.add(|seq| {
             Line::of(::core::format_args!(
@@ -282,16 +292,35 @@ impl Log {
         }
     }
 
-    /// Reports that a list does not end, so that nobody can be said to be missing from it.
-    pub(crate) fn endless(&self, scan: u64) {
-        let mut records = self.records.lock();
+    /// Reports that a list cannot be walked to its end, so that nobody can be said to be missing from it.
+    pub(crate) fn damage(&self, damage: Damage) {
+        let (list, cut) = match damage {
+            Damage::RunQueue => ("runqueue", Cut::TooLong),
+            Damage::Processes(cut) => ("processes", cut),
+            Damage::Threads(cut) => ("threads", cut),
+        };
+        let reason = match cut {
+            Cut::Cycle => "cycle",
+            Cut::TooLong => "too_long",
+            Cut::Unreadable => "unreadable",
+        };
+        let now = ktime_get_ns();
 
-        if records.limiter.pass(ktime_get_ns()).is_some() {
+        let mut records = self.records.lock();
+        if records.may_print(now) {
             pr_crit!(
-                "a list of tasks leads back into itself: scan {} says nothing\n",
-                scan
+                "damage list={} reason={}: scans are incomplete until it is mended\n",
+                list,
+                reason
             );
         }
+        records.add(|seq| {
+            Line::of(::core::format_args!(
+                "seq={seq} time_ns={now} type=damage list={list} reason={reason}\n"
+            ))
+        });
+        drop(records);
+        self.added.notify_all();
     }
 }
 

@@ -13,7 +13,8 @@
 use crate::{
     collect::{
         self,
-        Coverage, //
+        Coverage,
+        Damage, //
     },
     decide::{
         Entry,
@@ -143,6 +144,8 @@ struct Buffers {
     entries: KVVec<Entry>,
     suspects: KVVec<Suspect>,
     hidden: Hidden,
+    /// The damage that was reported last, as long as it is there.
+    damage: Option<Damage>,
 }
 
 /// Makes scans.
@@ -167,6 +170,11 @@ impl_has_delayed_work! {
 }
 
 impl Scanner {
+    /// Makes what scans need. The first one begins with [`start`](Self::start), or when it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
     pub(crate) fn new(run_queues: RunQueues, log: Arc<Log>) -> Result<Arc<Self>> {
         let queue = OwnedQueue::new(c"guest_integrity")?;
         let buffers = Buffers {
@@ -174,6 +182,7 @@ impl Scanner {
             entries: KVVec::new(),
             suspects: KVVec::new(),
             hidden: Hidden::new(),
+            damage: None,
         };
 
         Arc::pin_init(
@@ -203,6 +212,7 @@ impl Scanner {
         disable_delayed_sync(self);
     }
 
+    /// What scans have seen so far.
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -312,6 +322,7 @@ impl Scanner {
             entries,
             suspects,
             hidden,
+            ..
         } = buffers;
 
         entries.clear();
@@ -338,6 +349,11 @@ impl Scanner {
 
             collect::lists(&mut search, &mut seen);
             last.coverage.cut += seen.cut;
+            last.coverage.damage = last.coverage.damage.or(seen.damage);
+            if pass == 0 {
+                last.coverage.processes = seen.processes;
+                last.coverage.threads = seen.threads;
+            }
             suspects.clear();
             if seen.cut != 0 {
                 // Nobody can be said to be missing from a list that was not read to its end.
@@ -359,8 +375,6 @@ impl Scanner {
             // CAST: As many as entries, of which there are not that many.
             let count = suspects.len() as u32;
             if pass == 0 {
-                last.coverage.processes = seen.processes;
-                last.coverage.threads = seen.threads;
                 last.suspects = count;
                 if count == 0 {
                     break;
@@ -380,6 +394,7 @@ impl Scanner {
             tasks,
             suspects,
             hidden,
+            damage,
             ..
         } = buffers;
 
@@ -393,9 +408,10 @@ impl Scanner {
                 None => {}
             }
         }
-        if last.coverage.cut != 0 {
-            self.log.endless(last.number);
+        if let Some(found) = last.coverage.damage.filter(|found| *damage != Some(*found)) {
+            self.log.damage(found);
         }
+        *damage = last.coverage.damage;
 
         let known = hidden.len();
         hidden.keep_seen(last.coverage.is_complete());

@@ -7,12 +7,16 @@
 //! that are on a list from before a walk to its end are met, since new ones are added at the tail only and an entry that is taken
 //! off keeps its way to the next.
 //!
-//! Both end after a bounded number of steps however the links may have been tampered with: each iterator says whether it
-//! met the end of its list ([`Cut`]).
+//! Both end after a bounded number of steps however the links may have been tampered with, and follow no link that leads to
+//! where there is no memory: each iterator says whether it met the end of its list ([`Cut`]).
 //!
 //! C header: [`include/linux/sched/signal.h`](srctree/include/linux/sched/signal.h)
 
-use super::SignalId;
+use super::{
+    read_nofault,
+    SignalId,
+    TaskId, //
+};
 use crate::bindings;
 
 use core::{
@@ -21,10 +25,7 @@ use core::{
     ptr::addr_of, //
 };
 
-use kernel::{
-    sync::rcu,
-    task::Task, //
-};
+use kernel::sync::rcu;
 
 /// Most entries that a list is believed to have: as many as there can be process ids.
 const MAX_TASKS: usize = 1 << 22;
@@ -36,38 +37,46 @@ pub enum Cut {
     Cycle,
     /// The list has more entries than there can be tasks.
     TooLong,
+    /// A link leads to where nothing can be read.
+    Unreadable,
 }
 
-/// A walk along a list of tasks.
+/// A task that was met on a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The task.
+    pub task: TaskId,
+    /// Its process.
+    pub process: SignalId,
+}
+
+/// A walk along a list of tasks, within one RCU read-side critical section.
 ///
-/// # Invariants
-///
-/// `head` is the head of a list that is linked through the member at offset `node` of tasks, and `entry` is `head` or the
-/// link of a task of that list; both stay valid during `'rcu`, which is within one RCU read-side critical section.
+/// The entries are those of the kernel's list unless somebody has changed links, so each is read as what may not be there.
 struct Walk<'rcu> {
-    head: *const bindings::list_head,
-    entry: *const bindings::list_head,
+    /// The head of the list.
+    head: usize,
+    /// The head, or the link of the task that was met last.
+    entry: usize,
+    /// Where in a task the link is.
     node: usize,
     /// An entry met before, and the number of steps after which it is moved up to the current one (Brent's algorithm): if the
     /// links go in a circle, it is met again.
-    mark: *const bindings::list_head,
+    mark: usize,
     next_mark: usize,
     steps: usize,
     cut: Option<Cut>,
     _rcu: PhantomData<&'rcu rcu::Guard>,
 }
 
-impl<'rcu> Walk<'rcu> {
-    /// # Safety
-    ///
-    /// `head` must be as the type invariants say.
-    unsafe fn new(head: *const bindings::list_head, node: usize) -> Self {
-        // INVARIANT: By the safety requirements.
+impl Walk<'_> {
+    /// Begins a walk along the list with the head at the address `head`, which links tasks at their offset `node`.
+    fn new(head: usize, node: usize) -> Self {
         Walk {
             head,
             entry: head,
             node,
-            mark: core::ptr::null(),
+            mark: 0,
             next_mark: 1,
             steps: 0,
             cut: None,
@@ -75,20 +84,16 @@ impl<'rcu> Walk<'rcu> {
         }
     }
 
-    fn next(&mut self) -> Option<&'rcu Task> {
+    fn next(&mut self) -> Option<Listed> {
         if self.cut.is_some() {
             return None;
         }
+        let next = self.read(self.entry, offset_of!(bindings::list_head, next))?;
 
-        // SAFETY: By the type invariants, `entry` is valid.
-        let next = unsafe { &raw const (*self.entry).next };
-        // SAFETY: As above. A volatile read of a pointer is `rcu_dereference()`, with the address dependency that it needs.
-        let next = unsafe { next.read_volatile() }.cast_const();
-
-        if core::ptr::eq(next, self.head) {
+        if next == self.head {
             return None;
         }
-        if core::ptr::eq(next, self.mark) {
+        if next == self.mark {
             self.cut = Some(Cut::Cycle);
             return None;
         }
@@ -102,13 +107,26 @@ impl<'rcu> Walk<'rcu> {
             self.mark = next;
             self.next_mark = self.next_mark.saturating_mul(2);
         }
-        // INVARIANT: The successor of an entry is an entry; under RCU it stays valid.
         self.entry = next;
 
-        let task = next.cast::<u8>().wrapping_sub(self.node);
-        // SAFETY: By the type invariants, `next` is the link of a task that stays valid during `'rcu`. `Task` is a transparent
-        // wrapper.
-        Some(unsafe { &*task.cast() })
+        let task = next.wrapping_sub(self.node);
+        let process = self.read(task, offset_of!(bindings::task_struct, signal))?;
+        Some(Listed {
+            task: TaskId(task),
+            process: SignalId(process),
+        })
+    }
+
+    /// Reads the pointer at `offset` from the address `base`, with the address dependency that RCU needs.
+    fn read(&mut self, base: usize, offset: usize) -> Option<usize> {
+        let at = core::ptr::without_provenance(base.wrapping_add(offset));
+        // SAFETY: Any bits are an address.
+        let value = unsafe { read_nofault::<usize>(at) };
+
+        if value.is_none() {
+            self.cut = Some(Cut::Unreadable);
+        }
+        value
     }
 }
 
@@ -120,12 +138,10 @@ pub struct Processes<'rcu>(Walk<'rcu>);
 impl<'rcu> Processes<'rcu> {
     /// Begins a walk along the list of processes.
     pub fn new(_guard: &'rcu rcu::Guard) -> Self {
-        let init = addr_of!(bindings::init_task);
-        // SAFETY: `init_task` is always valid.
-        let head = unsafe { &raw const (*init).tasks };
+        let node = offset_of!(bindings::task_struct, tasks);
+        let init = addr_of!(bindings::init_task) as usize;
 
-        // SAFETY: `init_task.tasks` is the head of the list of processes, whose entries are freed after a grace period only.
-        Processes(unsafe { Walk::new(head, offset_of!(bindings::task_struct, tasks)) })
+        Processes(Walk::new(init.wrapping_add(node), node))
     }
 
     /// Returns why the walk ended early, if it did.
@@ -134,10 +150,10 @@ impl<'rcu> Processes<'rcu> {
     }
 }
 
-impl<'rcu> Iterator for Processes<'rcu> {
-    type Item = &'rcu Task;
+impl Iterator for Processes<'_> {
+    type Item = Listed;
 
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next(&mut self) -> Option<Listed> {
         self.0.next()
     }
 }
@@ -146,15 +162,15 @@ impl<'rcu> Iterator for Processes<'rcu> {
 pub struct Threads<'rcu>(Walk<'rcu>);
 
 impl<'rcu> Threads<'rcu> {
-    /// Begins a walk along the threads of the process that `task` belongs to.
-    pub fn of(_guard: &'rcu rcu::Guard, task: &'rcu Task) -> Self {
-        let SignalId(signal) = super::TaskExt::signal_id(task);
-        let signal = signal as *const bindings::signal_struct;
-        // SAFETY: `task` is valid during `'rcu`, and its signal structure as long as the task.
-        let head = unsafe { &raw const (*signal).thread_head };
+    /// Begins a walk along the threads of `process`.
+    pub fn of(_guard: &'rcu rcu::Guard, process: SignalId) -> Self {
+        let SignalId(signal) = process;
+        let head = signal.wrapping_add(offset_of!(bindings::signal_struct, thread_head));
 
-        // SAFETY: `thread_head` is the head of the list of threads, whose entries are freed after a grace period only.
-        Threads(unsafe { Walk::new(head, offset_of!(bindings::task_struct, thread_node)) })
+        Threads(Walk::new(
+            head,
+            offset_of!(bindings::task_struct, thread_node),
+        ))
     }
 
     /// Returns why the walk ended early, if it did.
@@ -163,10 +179,10 @@ impl<'rcu> Threads<'rcu> {
     }
 }
 
-impl<'rcu> Iterator for Threads<'rcu> {
-    type Item = &'rcu Task;
+impl Iterator for Threads<'_> {
+    type Item = Listed;
 
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next(&mut self) -> Option<Listed> {
         self.0.next()
     }
 }

@@ -23,6 +23,7 @@ use super::{
         RqLayout,
         RT_PRIORITIES, //
     },
+    read_nofault,
     Misfit,
     TaskId, //
 };
@@ -540,20 +541,4 @@ fn check_symbol(layout: &RqLayout) -> Result<(), Misfit> {
     } else {
         Err(Misfit::Contents("symbol at that address"))
     }
-}
-
-/// Reads from an address that may not be valid.
-///
-/// # Safety
-///
-/// Any value must be valid for `T`.
-unsafe fn read_nofault<T>(at: *const u8) -> Option<T> {
-    let mut value = core::mem::MaybeUninit::<T>::uninit();
-
-    // SAFETY: `value` is valid for writing its size; the source may be any address.
-    let ret = unsafe {
-        bindings::copy_from_kernel_nofault(value.as_mut_ptr().cast(), at.cast(), size_of::<T>())
-    };
-    // SAFETY: All of it was written, and any value is valid by the safety requirements.
-    (ret == 0).then(|| unsafe { value.assume_init() })
 }
