@@ -73,6 +73,7 @@ pub struct Spec {
     machine: Machine,
     memory: u32,
     cpus: u32,
+    counted: bool,
     append: String,
     arguments: Vec<String>,
     tap: Option<u32>,
@@ -94,6 +95,7 @@ impl Spec {
             machine,
             memory: 512,
             cpus: 2,
+            counted: false,
             append: String::new(),
             arguments: Vec::new(),
             tap: None,
@@ -103,6 +105,14 @@ impl Spec {
     /// Sets the size of the memory.
     pub fn memory(mut self, mebibytes: u32) -> Self {
         self.memory = mebibytes;
+        self
+    }
+
+    /// Has one CPU, emulated, for which a nanosecond passes with each instruction: times that the guest measures count
+    /// instructions, however busy this machine is.
+    pub fn counted(mut self) -> Self {
+        self.cpus = 1;
+        self.counted = true;
         self
     }
 
@@ -191,7 +201,12 @@ impl Spec {
             // PCI is off by default, the serial port and the clock are not.
             Machine::Microvm => ["-machine", "microvm,acpi=on"],
         });
-        command.args(acceleration());
+        if self.counted {
+            command.args(["-accel", "tcg", "-cpu", "max"]);
+            command.args(["-icount", "shift=0,sleep=off"]);
+        } else {
+            command.args(acceleration());
+        }
         command.args([
             "-m",
             &self.memory.to_string(),

@@ -2,6 +2,8 @@
 
 //! Tests of guest_integrity against a fixture that hides tasks as a rootkit would.
 
+mod lists;
+
 use super::{
     Driver,
     Test, //
@@ -63,6 +65,33 @@ pub fn tests() -> Vec<Test> {
             parameters(guest)
         }),
         Test::guest("integrity/reload", 60, spec(), |guest, _| reload(guest)),
+        Test::guest("integrity/device", 60, spec(), |guest, _| device(guest)),
+        Test::guest("integrity/bent-list", 120, spec(), |guest, _| {
+            lists::bent(guest)
+        }),
+        // One of the CPUs has never run.
+        Test::guest(
+            "integrity/absent-cpus",
+            60,
+            spec().append("maxcpus=1"),
+            |guest, _| {
+                MODULE.load(guest, ON_DEMAND)?;
+                scan(guest)?;
+                ensure!(last(guest, "cpus")? == 2 && last(guest, "cpus_online")? == 1);
+                ensure!(last(guest, "complete")? == 1 && count(guest, "findings")? == 0);
+                hidden(guest, "task", "-c 0", "process_unlisted").map(drop)
+            },
+        ),
+        Test::guest("integrity/skipped", 60, spec(), |guest, _| {
+            lists::skipped(guest)
+        }),
+        Test::guest(
+            "integrity/lock",
+            240,
+            spec().memory(1024).counted(),
+            |guest, _| lock(guest),
+        )
+        .stock_only("it counts instructions"),
         Test::guest("integrity/storm", 120, spec().memory(768), storm),
     ]
 }
@@ -368,6 +397,66 @@ fn reload(guest: &mut Guest) -> Result<()> {
             "{DEBUGFS} is left"
         );
     }
+    Ok(())
+}
+
+/// Records go to each reader once, and one that cannot be given to a reader is not lost.
+fn device(guest: &mut Guest) -> Result<()> {
+    const DEVICE: &str = "/dev/guest_integrity";
+
+    MODULE.load(guest, ON_DEMAND)?;
+    for _ in 0..3 {
+        hidden(guest, "task", "-c 1", "process_unlisted")?;
+    }
+    let records = guest.sh(&format!("badread {DEVICE}"))?;
+    let lines: Vec<_> = records.lines().collect();
+    ensure!(lines.len() == 3, "{records}");
+    for (seq, line) in (1..).zip(lines) {
+        ensure!(
+            line.starts_with(&format!("seq={seq} time_ns="))
+                && line.contains(" type=finding pid=")
+                && line.ends_with(" view=runqueue reason=process_unlisted"),
+            "{line}"
+        );
+    }
+    // A reader that has room for a part of a line only gets nothing.
+    let small = guest.run(&format!("dd if={DEVICE} bs=20 count=1"))?;
+    ensure!(
+        small.status != 0 && small.stdout.is_empty() && small.stderr.contains("Invalid argument"),
+        "{small:?}"
+    );
+    Ok(())
+}
+
+/// The lock of a run queue, under which interrupts are off, is held for a few instructions per task.
+fn lock(guest: &mut Guest) -> Result<()> {
+    const TASKS: u64 = 1000;
+
+    MODULE.load(guest, ON_DEMAND)?;
+    scan(guest)?;
+    let idle = last(guest, "held_ns")?;
+    // Of the lowest priority, so that commands are still executed.
+    guest.sh_for(
+        Duration::from_secs(120),
+        &format!("for i in $(seq {TASKS}); do victim -p idle >/dev/null 2>&1 </dev/null & done"),
+    )?;
+    guest.wait_for("a thousand tasks", Duration::from_secs(90), |guest| {
+        scan(guest)?;
+        Ok((last(guest, "queued")? > TASKS).then_some(()))
+    })?;
+
+    let mut longest = 0;
+    for _ in 0..5 {
+        scan(guest)?;
+        ensure!(last(guest, "complete")? == 1 && last(guest, "queued")? > TASKS);
+        longest = longest.max(last(guest, "held_ns")?);
+    }
+    let whole = last(guest, "duration_ns")?;
+    println!("lock held for {idle} and {longest} instructions, a scan takes {whole}");
+    ensure!(
+        idle < 5_000 && longest < 25_000,
+        "the lock of a run queue is held for {idle} instructions, with {TASKS} tasks for {longest}"
+    );
     Ok(())
 }
 
