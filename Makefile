@@ -14,6 +14,7 @@ help:
 	@echo '  make shell            the same virtual machine to try things in; leave it with exit'
 	@echo '  make test             run all tests on the stock kernel'
 	@echo '  make test-sanitize    run the guest tests on a kernel with KASAN, lockdep and others'
+	@echo '  make test-install     build and install the modules in a Debian guest, as its user would'
 	@echo ''
 	@echo '  make install          install the modules into the running kernel (as root)'
 	@echo '  make uninstall        undo that'
@@ -54,6 +55,10 @@ demo shell test:
 test-sanitize:
 	@scripts/harness --sanitizer test --kernel sanitizer
 
+.PHONY: test-install
+test-install:
+	@scripts/harness --debian test-install
+
 .PHONY: install uninstall load
 install uninstall load:
 	@scripts/$@
@@ -87,6 +92,7 @@ prune:
 	@scripts/buildroot --prune
 	@scripts/kernel --prune
 	@scripts/sanitizer-kernel --prune
+	@scripts/debian-guest --prune
 
 .PHONY: clean
 clean:

@@ -255,6 +255,21 @@ impl Guest {
         })
     }
 
+    /// Shuts the guest down, and returns its log.
+    pub fn power_off(mut self) -> Result<String> {
+        let log = self.finish()?;
+
+        // The first process of the small guests is a shell, which does not do it.
+        self.sh(
+            "(sleep 1; if test -d /run/systemd/system; then poweroff; else sync; poweroff -f; fi) \
+             >/dev/null 2>&1 &",
+        )?;
+        self.process
+            .wait(COMMAND * self.slow)
+            .context("the guest does not shut down")?;
+        Ok(log)
+    }
+
     /// Lets kmemleak scan. It reports to the kernel's log, and only what has been unreachable for some seconds.
     ///
     /// Fails when kmemleak or lockdep has turned itself off, as both do when they run out of memory: a log without reports

@@ -46,6 +46,8 @@ struct Arguments {
 enum Command {
     /// Runs the tests; the last line says how many passed and failed
     Test(TestArguments),
+    /// Builds, installs, uses and uninstalls the modules in a Debian guest, as its user would
+    TestInstall,
     /// Shows the three modules at work in a guest, with figures
     Demo,
     /// A guest in this terminal, with the modules at hand and its network up; leave it with exit
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Test(arguments) => test(&arguments),
+        Command::TestInstall => test_install(),
         Command::Demo => demo(),
         Command::Shell => shell(),
     };
@@ -118,6 +121,15 @@ fn test(arguments: &TestArguments) -> Result<bool> {
         sanitizer: arguments.kernel == Kernel::Sanitizer,
     };
     runner::run(&env, image, &tests, &options)
+}
+
+fn test_install() -> Result<bool> {
+    let (env, image) = prepare()?;
+    let options = runner::Options {
+        jobs: 2,
+        sanitizer: false,
+    };
+    runner::run(&env, image, &tests::debian::tests(), &options)
 }
 
 fn demo() -> Result<bool> {

@@ -4,6 +4,7 @@
 
 pub mod balloon;
 mod build;
+pub mod debian;
 mod harness;
 mod host;
 pub mod integrity;

@@ -100,7 +100,10 @@ impl Agent {
         let started = self.execute(&qga::guest_exec {
             path: "/bin/busybox".to_owned(),
             arg: Some(arguments.map(str::to_owned).to_vec()),
-            env: Some(vec!["PATH=/bin".to_owned(), "HOME=/root".to_owned()]),
+            env: Some(vec![
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+                "HOME=/root".to_owned(),
+            ]),
             input_data: None,
             capture_output: Some(qga::GuestExecCaptureOutput::flag(true)),
         })?;

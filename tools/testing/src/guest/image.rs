@@ -36,6 +36,7 @@ const STOCK: &[&str] = &[
     "dummy",
     "pktgen",
     "virtio_balloon",
+    "virtio_blk",
     "virtio_mmio",
     "virtio_net",
     "virtio_rng",
@@ -70,6 +71,15 @@ impl Image {
             kernel: env.kernel_image.clone(),
             initramfs,
             directory,
+        })
+    }
+
+    /// The kernel of a distribution, with an initial RAM disk of its own.
+    pub fn installed(kernel: &Path, initramfs: &Path) -> Result<Self> {
+        Ok(Image {
+            kernel: kernel.to_owned(),
+            initramfs: initramfs.to_owned(),
+            directory: tempfile::Builder::new().prefix("tenon-").tempdir()?,
         })
     }
 

@@ -32,7 +32,7 @@ fi
 port=
 for _ in $(seq 200); do
 	for p in /sys/class/virtio-ports/*; do
-		[ "$(cat "$p/name" 2>/dev/null)" = agent ] && port=/dev/${p##*/}
+		[ "$(cat "$p/name" 2>/dev/null)" = org.qemu.guest_agent.0 ] && port=/dev/${p##*/}
 	done
 	[ -z "$port" ] || break
 	sleep 0.05

@@ -244,7 +244,10 @@ impl Spec {
             sockets.join("agent").display()
         ));
         command.args(["-device", &self.machine.device("virtio-serial")]);
-        command.args(["-device", "virtserialport,chardev=agent,name=agent"]);
+        command.args([
+            "-device",
+            "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+        ]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
