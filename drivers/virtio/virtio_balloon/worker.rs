@@ -67,7 +67,7 @@ const STEPS: usize = 32;
 /// What one list holds.
 const LIST: Units = Units(MAX_PFNS as u32);
 
-/// How soon to look again for pages that compaction is looking at or has replaced, in milliseconds.
+/// How soon to look again for pages that compaction is looking at, in milliseconds.
 const ISOLATED_PAUSE: u64 = 10;
 
 /// What the steps are about.
@@ -179,24 +179,30 @@ impl Worker {
 
     /// Tells the device of pages that compaction has replaced. What is in the balloon stays as much as it was, so the books
     /// do not know of it.
-    fn relay(&mut self, balloon: &Balloon) {
-        balloon.keep_still(!self.may_move());
+    fn relay(&mut self, context: &Context<'_>) {
+        context.balloon.keep_still(!self.may_move());
 
+        // If a queue is out of use the balloon keeps the old pages, which the device has not given back.
         if let Some(buffer) = self.inflate.buffer() {
-            let told = balloon
-                .list_new(buffer)
-                .and_then(|list| self.inflate.tell(list).map_err(|list| list.unload().0));
-            // The queue is out of use if it fails: the device never gives the old pages back, and has not got the new ones.
-            if let Err(buffer) = told {
-                self.inflate.recycle(buffer);
+            match context.balloon.list_new(buffer) {
+                Ok(list) => {
+                    if let Err(list) = self.inflate.tell(list) {
+                        self.inflate.recycle(list.unload().0);
+                        self.give_up(context);
+                    }
+                }
+                Err(buffer) => self.inflate.recycle(buffer),
             }
         }
         if let Some(buffer) = self.deflate.buffer() {
-            let told = balloon
-                .list_old(buffer)
-                .and_then(|list| self.deflate.tell(list).map_err(|list| list.unload().0));
-            if let Err(buffer) = told {
-                self.deflate.recycle(buffer);
+            match context.balloon.list_old(buffer) {
+                Ok(list) => {
+                    if let Err(list) = self.deflate.tell(list) {
+                        self.deflate.recycle(list.unload().0);
+                        self.give_up(context);
+                    }
+                }
+                Err(buffer) => self.deflate.recycle(buffer),
             }
         }
     }
@@ -214,7 +220,7 @@ impl Worker {
     pub(crate) fn resize(&mut self, context: &Context<'_>) -> Flow {
         let mut flow = Flow::Continue;
 
-        self.relay(context.balloon);
+        self.relay(context);
         for _ in 0..STEPS {
             flow = match self.books.next(LIST) {
                 Step::Inflate(amount) => self.inflate(amount, context),
@@ -326,7 +332,11 @@ impl Worker {
             Err((buffer, _pages)) => {
                 // Nothing but no pages can be wrong: the device was told of these before.
                 self.deflate.recycle(buffer);
-                return Flow::Pause(ISOLATED_PAUSE);
+                return if context.balloon.is_settled() {
+                    Flow::Pause(ISOLATED_PAUSE)
+                } else {
+                    self.stop(State::Waiting)
+                };
             }
         };
 
