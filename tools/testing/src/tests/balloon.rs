@@ -465,14 +465,14 @@ fn mute(guest: &mut Guest, driver: Driver) -> Result<()> {
 
 /// Compaction moves pages of the balloon, and neither the guest's data nor what the host has suffers.
 fn compaction(guest: &mut Guest, driver: Driver) -> Result<()> {
-    const BALLOON: u64 = 320 * MIB;
+    const BALLOON: u64 = 288 * MIB;
 
     driver.load(guest, "")?;
     // Data, the balloon and free memory alternate everywhere: compaction moves from the low end to free pages at the high end,
     // and only to blocks that are partly in use.
     guest.sh_for(
         Duration::from_secs(90),
-        "mkdir /tmp/data && cd /tmp/data && for i in $(seq 120); do
+        "mkdir /tmp/data && cd /tmp/data && for i in $(seq 100); do
              dd if=/dev/urandom of=keep$i bs=1M count=1 2>/dev/null &&
              for file in later drop drop_too; do cp keep$i $file$i; done || exit 1
          done; rm drop*; md5sum keep* >/tmp/sums",
