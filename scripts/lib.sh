@@ -70,8 +70,10 @@ need_space() {
 
 # Explains the failure of WHAT from its LOG in one line.
 die_log() {
-	if grep -qiE 'no space left on device|not enough free space|disk quota exceeded' "$2"; then
-		die "$1: no space left: free some on $cache, or set XDG_CACHE_HOME to a larger disk (log: $2)"
+	# On a full disk the log itself may have stayed empty.
+	_left=$(df -Pm "${2%/*}" 2>/dev/null | awk 'NR == 2 { print $4 }')
+	if [ "${_left:-1}" = 0 ] || grep -qiE 'no space left on device|not enough free space|disk quota exceeded' "$2"; then
+		die "$1: no space left: free some on the disk of ${2%/*}, or set XDG_CACHE_HOME to a larger one (log: $2)"
 	elif _p=$(grep -m1 -oE 'Unable to locate package [^ ]+|Package .?[^ ]+ has no installation candidate|Version .* for .* was not found' "$2"); then
 		die "$1: the mirror lacks a package ($_p): try another with DEBIAN_MIRROR=URL (log: $2)"
 	elif grep -qiE 'could not resolve|connection refused|connection timed out|network is unreachable|failed to fetch|unable to connect|could not connect' "$2"; then
