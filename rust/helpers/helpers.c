@@ -8,6 +8,10 @@
 
 #define __rust_helper
 
+/* The object is part of all modules. The list of their names is too long for messages that headers make of it. */
+#undef KBUILD_MODNAME
+#define KBUILD_MODNAME "guest"
+
 #include "balloon.c"
 #include "bottom_half.c"
 #include "mm.c"
