@@ -61,7 +61,27 @@ const HARMLESS: &[&str] = &[
 
 /// The first report in a console log, or nothing when the log is clean.
 pub fn first_report(log: &str) -> Option<&str> {
-    log.lines().find(|line| is_report(line)).map(str::trim_end)
+    first_report_but(log, &[])
+}
+
+/// The most lines that a stack has.
+const STACK: u32 = 200;
+
+/// The same, but for the stacks that the kernel prints below the lines with one of these `headlines`.
+pub fn first_report_but<'a>(log: &'a str, headlines: &[&str]) -> Option<&'a str> {
+    let mut stack = 0;
+
+    log.lines()
+        .find(|line| {
+            if headlines.iter().any(|headline| line.contains(headline)) {
+                stack = STACK;
+            } else if line.contains("</TASK>") {
+                stack = 0;
+            }
+            stack = stack.saturating_sub(1);
+            stack == 0 && is_report(line)
+        })
+        .map(str::trim_end)
 }
 
 fn is_report(line: &str) -> bool {
@@ -115,6 +135,19 @@ mod tests {
             let log = format!("{CLEAN}{line}\n[    5.0] later\n");
             assert_eq!(first_report(&log), Some(line));
         }
+    }
+
+    #[test]
+    fn a_headline_covers_the_next_stack_only() {
+        let stack = "[ 1.0] => failed!\n[ 1.0] Call Trace:\n[ 1.0]  ? lockdep_init_map_type\n[ 1.0]  </TASK>\n";
+        assert_eq!(first_report_but(stack, &["=> failed!"]), None);
+        assert_eq!(first_report(stack), Some("[ 1.0] Call Trace:"));
+
+        let log = format!("{stack}[ 2.0] Call Trace:\n");
+        assert_eq!(
+            first_report_but(&log, &["=> failed!"]),
+            Some("[ 2.0] Call Trace:")
+        );
     }
 
     #[test]

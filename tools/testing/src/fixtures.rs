@@ -14,12 +14,13 @@ use std::{
 };
 
 /// What is built, and where guests find it.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("bend_list/bend_list.ko", "modules/bend_list.ko"),
     ("hide_task/hide_task.ko", "modules/hide_task.ko"),
     ("mute_balloon/mute_balloon.ko", "modules/mute_balloon.ko"),
     ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
     ("user/badread", "bin/badread"),
+    ("user/load", "bin/load"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
 ];

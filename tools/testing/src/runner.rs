@@ -82,12 +82,17 @@ pub fn run(
     let mut waiting: Vec<usize> = Vec::new();
 
     for (index, test) in tests.iter().enumerate() {
-        match test.stock_only {
-            Some(reason) if options.sanitizer => {
+        let not_for = if options.sanitizer {
+            test.stock_only
+        } else {
+            test.sanitizer_only
+        };
+        match not_for {
+            Some(reason) => {
                 println!("skip  {:width$}  {reason}", test.name);
                 totals.skipped += 1;
             }
-            _ => waiting.push(index),
+            None => waiting.push(index),
         }
     }
     waiting.reverse();
@@ -217,7 +222,8 @@ fn run_in_guest(
         Ok(log) => log,
         Err(error) => {
             let log = guest.log();
-            if result.is_ok() && test.report.is_none() && check::first_report(&log).is_none() {
+            let clean = check::first_report_but(&log, test.headlines).is_none();
+            if result.is_ok() && test.report.is_none() && clean {
                 return Err(error);
             }
             log
@@ -231,7 +237,7 @@ fn run_in_guest(
         );
     }
 
-    match (check::first_report(&log), test.report) {
+    match (check::first_report_but(&log, test.headlines), test.report) {
         (Some(report), Some(expected)) if report.contains(expected) => result,
         (report, Some(expected)) => {
             let found = report.unwrap_or("none");

@@ -5,6 +5,7 @@
 pub mod balloon;
 mod build;
 pub mod debian;
+mod faults;
 mod harness;
 mod host;
 pub mod integrity;
@@ -93,8 +94,12 @@ pub struct Test {
     pub limit: Duration,
     /// Why the test does not apply to the sanitizer kernel, if it does not.
     pub stock_only: Option<&'static str>,
+    /// Why the test applies to the sanitizer kernel only, if it does.
+    pub sanitizer_only: Option<&'static str>,
     /// A report of the kernel that the test provokes and that must be found.
     pub report: Option<&'static str>,
+    /// Lines below which the kernel prints a stack, and which the test provokes, though it need not.
+    pub headlines: &'static [&'static str],
     /// What the test does.
     pub body: Body,
 }
@@ -124,7 +129,9 @@ impl Test {
             name: name.into(),
             limit: Duration::from_secs(seconds),
             stock_only: None,
+            sanitizer_only: None,
             report: None,
+            headlines: &[],
             body,
         }
     }
@@ -135,9 +142,21 @@ impl Test {
         self
     }
 
+    /// Leaves the test out on other kernels than the sanitizer one.
+    pub fn sanitizer_only(mut self, reason: &'static str) -> Self {
+        self.sanitizer_only = Some(reason);
+        self
+    }
+
     /// Makes the test pass only if the kernel's log has a report that contains `text`.
     pub fn expect_report(mut self, text: &'static str) -> Self {
         self.report = Some(text);
+        self
+    }
+
+    /// Lets the kernel print stacks below lines that contain one of these.
+    pub fn allow_stacks(mut self, headlines: &'static [&'static str]) -> Self {
+        self.headlines = headlines;
         self
     }
 
@@ -164,6 +183,7 @@ pub fn all() -> Vec<Test> {
         refusals::tests(),
         samples::tests(),
         scripts::tests(),
+        faults::tests(),
     ]
     .into_iter()
     .flatten()
