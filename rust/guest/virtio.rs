@@ -20,6 +20,9 @@
 //!
 //! A failure in 2 to 4 goes on at 5, or at 6 when there is no data yet.
 //!
+//! When the system is suspended, or a PCI function is reset, [`Driver::suspend`] is called in place of 5, and 6 follows, but the
+//! queues' handles and the data stay. Afterwards the queues are made again, 3 follows, and [`Driver::resume`] in place of 4.
+//!
 //! # What is not bounded
 //!
 //! A reset waits in the transport's C code until the device shows status 0. A device that never does keeps the unbinding task
@@ -27,25 +30,33 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
+mod adapter;
 pub mod buffer;
 pub mod config;
 mod features;
 pub mod id;
+mod queues;
 mod virtqueue;
 
-pub use self::features::{
-    Feature,
-    Features, //
-};
-pub use self::virtqueue::{
-    Callback,
-    Interrupt,
-    Queue,
-    Virtqueue,
-    Virtqueues, //
+pub use self::{
+    adapter::Adapter,
+    features::{
+        Feature,
+        Features, //
+    },
+    queues::Virtqueues,
+    virtqueue::{
+        Callback,
+        Interrupt,
+        Queue,
+        Virtqueue, //
+    }, //
 };
 
-use self::virtqueue::AnyQueue;
+use self::queues::{
+    RawCallback,
+    Set, //
+};
 use crate::bindings;
 use core::{
     marker::PhantomData,
@@ -59,11 +70,6 @@ use core::{
 use kernel::{
     device,
     device_id::RawDeviceId,
-    driver,
-    error::{
-        from_result,
-        to_result, //
-    },
     new_mutex,
     prelude::*,
     sync::{
@@ -72,184 +78,13 @@ use kernel::{
             Atomic,
             Release, //
         },
-        Arc,
         Mutex, //
     },
     types::{
         ForeignOwnable,
         Opaque, //
-    },
-    ThisModule, //
+    }, //
 };
-
-/// An adapter for the registration of virtio drivers.
-pub struct Adapter<T: Driver>(T);
-
-// SAFETY:
-// - `bindings::virtio_driver` is a C type declared as `repr(C)`.
-// - `T::Data` is the type of the driver's device private data.
-// - `struct virtio_driver` embeds a `struct device_driver`.
-// - `DEVICE_DRIVER_OFFSET` is the correct byte offset to the embedded `struct device_driver`.
-unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
-    type DriverType = bindings::virtio_driver;
-    type DriverData<'bound> = T::Data<'bound>;
-    const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
-}
-
-// SAFETY: A call to `unregister` for a given instance of `DriverType` is guaranteed to be valid if
-// a preceding call to `register` has been successful.
-unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
-    unsafe fn register(
-        vdrv: &Opaque<Self::DriverType>,
-        name: &'static CStr,
-        module: &'static ThisModule,
-    ) -> Result {
-        let features = <T::Feature as Feature>::TABLE;
-
-        // SAFETY: It's safe to set the fields of `struct virtio_driver` on initialization.
-        unsafe {
-            let vdrv = vdrv.get();
-            (*vdrv).driver.name = name.as_char_ptr();
-            (*vdrv).id_table = T::ID_TABLE.as_ptr();
-            (*vdrv).feature_table = features.as_ptr();
-            // CAST: There are 128 feature bits.
-            (*vdrv).feature_table_size = features.len() as u32;
-            (*vdrv).validate = Some(Self::validate_callback);
-            (*vdrv).probe = Some(Self::probe_callback);
-            (*vdrv).remove = Some(Self::remove_callback);
-            (*vdrv).config_changed = Some(Self::config_changed_callback);
-            (*vdrv).freeze = Some(Self::freeze_callback);
-            (*vdrv).shutdown = Some(Self::shutdown_callback);
-        }
-
-        // SAFETY: `vdrv` is guaranteed to be a valid `DriverType`.
-        to_result(unsafe { bindings::__register_virtio_driver(vdrv.get(), module.as_ptr()) })
-    }
-
-    unsafe fn unregister(vdrv: &Opaque<Self::DriverType>) {
-        // SAFETY: `vdrv` is guaranteed to be a valid `DriverType`.
-        unsafe { bindings::unregister_virtio_driver(vdrv.get()) }
-    }
-}
-
-impl<T: Driver> Adapter<T> {
-    extern "C" fn validate_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        // SAFETY: The virtio bus only ever calls the validate callback with a valid pointer to a `struct virtio_device`.
-        //
-        // INVARIANT: `vdev` is valid for the duration of `validate_callback()`.
-        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-
-        from_result(|| {
-            let mut features = dev.features::<T::Feature>();
-            T::validate(dev, &mut features)?;
-            for bit in <T::Feature as Feature>::TABLE {
-                if !features.has(*bit) {
-                    dev.clear_feature(*bit);
-                }
-            }
-            Ok(0)
-        })
-    }
-
-    extern "C" fn probe_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        // SAFETY: The virtio bus only ever calls the probe callback with a valid pointer to a `struct virtio_device`.
-        //
-        // INVARIANT: `vdev` is valid for the duration of `probe_callback()`.
-        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-
-        from_result(|| {
-            dev.set_state(KBox::pin_init(State::new(Self::vq_callback), GFP_KERNEL)?);
-
-            let bound = Self::bring_up(dev);
-            if bound.is_err() {
-                dev.tear_down();
-            }
-            bound.map(|()| 0)
-        })
-    }
-
-    fn bring_up(dev: &Device<device::CoreInternal<'_>>) -> Result {
-        let data = T::probe(dev, dev.features());
-        dev.as_ref().set_drvdata(data)?;
-
-        // SAFETY: `set_drvdata()` has just stored a `Pin<KBox<T::Data<'_>>>`.
-        let data = unsafe { dev.as_ref().drvdata_borrow::<T::Data<'_>>() };
-        if let Some(state) = dev.state() {
-            let data: *const T::Data<'_> = data.get_ref();
-            state.data.store(data.cast_mut().cast(), Release);
-        }
-        dev.ready();
-
-        T::init(dev, data).inspect_err(|_| T::unbind(dev, data))
-    }
-
-    extern "C" fn remove_callback(vdev: *mut bindings::virtio_device) {
-        // SAFETY: The virtio bus only ever calls the remove callback with a valid pointer to a `struct virtio_device`.
-        //
-        // INVARIANT: `vdev` is valid for the duration of `remove_callback()`.
-        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-
-        // SAFETY: `remove_callback` is only ever called after a successful call to `probe_callback`, hence it's guaranteed
-        // that `Device::set_drvdata()` has been called and stored a `Pin<KBox<T::Data<'_>>>`.
-        let data = unsafe { dev.as_ref().drvdata_borrow::<T::Data<'_>>() };
-
-        T::unbind(dev, data);
-        dev.tear_down();
-    }
-
-    extern "C" fn vq_callback(vq: *mut bindings::virtqueue) {
-        let Some(vq) = NonNull::new(vq) else {
-            return;
-        };
-        // SAFETY: The core calls with a valid queue, which belongs to a valid device.
-        let dev = unsafe {
-            &*(*vq.as_ptr())
-                .vdev
-                .cast::<Device<device::CoreInternal<'_>>>()
-        };
-        let Some(data) = dev.published::<T::Data<'_>>() else {
-            return;
-        };
-        // SAFETY: `vq` is valid for the duration of the callback.
-        let interrupt = unsafe { Interrupt::new(vq) };
-
-        T::vq_callback(data, &interrupt);
-    }
-
-    extern "C" fn config_changed_callback(vdev: *mut bindings::virtio_device) {
-        // SAFETY: The virtio core only ever calls with a valid pointer to a `struct virtio_device`.
-        //
-        // INVARIANT: `vdev` is bound for the duration of the callback: the core turns it off before `remove`.
-        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-
-        if let Some(data) = dev.published::<T::Data<'_>>() {
-            T::config_changed(dev, data);
-        }
-    }
-
-    /// Refuses to suspend: after a reset by the platform the queues would point to memory that the device has forgotten.
-    extern "C" fn freeze_callback(vdev: *mut bindings::virtio_device) -> c_int {
-        // SAFETY: The virtio core only ever calls with a valid pointer to a `struct virtio_device`.
-        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-
-        dev_err!(
-            dev,
-            "this driver does not support suspend; unload its module first\n"
-        );
-        EOPNOTSUPP.to_errno()
-    }
-
-    extern "C" fn shutdown_callback(vdev: *mut bindings::virtio_device) {
-        // SAFETY: The virtio bus only ever calls with a valid pointer to a `struct virtio_device`.
-        let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
-
-        if let Some(data) = dev.published::<T::Data<'_>>() {
-            T::shutdown(dev, data);
-        }
-        // SAFETY: By the type invariant `vdev` is valid.
-        unsafe { bindings::virtio_device_shutdown(vdev) };
-    }
-}
 
 /// Declares a kernel module that exposes a single virtio driver.
 ///
@@ -362,6 +197,27 @@ pub trait Driver {
         let _ = (dev, data);
     }
 
+    /// The system is about to be suspended, or the device to be reset by its bus. Stops the activity; the device is live until
+    /// this returns, then it is reset, what is in flight is dropped, and [`Queue::lock`] returns [`None`].
+    ///
+    /// An error refuses.
+    fn suspend(dev: &Device<device::Core<'_>>, data: Pin<&Self::Data<'_>>) -> Result {
+        let _ = data;
+        dev_err!(
+            dev,
+            "this driver does not support suspend; unload its module first\n"
+        );
+        Err(EOPNOTSUPP)
+    }
+
+    /// The device is back, with the same features, nothing in its queues and none of what the driver had told it. Goes on.
+    ///
+    /// After an error the queues may work, but the device counts as failed until it is bound again.
+    fn resume(dev: &Device<device::Core<'_>>, data: Pin<&Self::Data<'_>>) -> Result {
+        let _ = (dev, data);
+        Ok(())
+    }
+
     /// The machine shuts down or another kernel is started. The queues are broken and the device is reset afterwards; the
     /// driver stays bound.
     fn shutdown(dev: &Device<device::Core<'_>>, data: Pin<&Self::Data<'_>>) {
@@ -373,22 +229,22 @@ pub trait Driver {
 #[pin_data]
 struct State {
     /// The callback of all queues.
-    callback: unsafe extern "C" fn(*mut bindings::virtqueue),
+    callback: RawCallback,
 
     /// The driver's private data while callbacks may use it.
     data: Atomic<*mut c_void>,
 
-    /// The queues that the transport has made.
+    /// The queues that the driver has asked for.
     #[pin]
-    queues: Mutex<KVec<Arc<dyn AnyQueue>>>,
+    queues: Mutex<Set>,
 }
 
 impl State {
-    fn new(callback: unsafe extern "C" fn(*mut bindings::virtqueue)) -> impl PinInit<Self, Error> {
+    fn new(callback: RawCallback) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             callback,
             data: Atomic::new(core::ptr::null_mut()),
-            queues <- new_mutex!(KVec::new(), "guest::virtio::State::queues"),
+            queues <- new_mutex!(Set::new(), "guest::virtio::State::queues"),
         })
     }
 }
@@ -497,8 +353,8 @@ impl<'a> Device<device::CoreInternal<'a>> {
         })
     }
 
-    /// Ends the device's access to memory, then takes back all that it has.
-    fn tear_down(&self) {
+    /// Ends the device's access to memory, cuts the callbacks off, takes back all that the device has, and deletes the queues.
+    fn quiesce(&self) {
         // SAFETY: By the type invariant `self.as_raw()` is valid. Kicks that are still under way find a reset device.
         unsafe { bindings::virtio_break_device(self.as_raw()) };
         // SAFETY: As above.
@@ -506,16 +362,14 @@ impl<'a> Device<device::CoreInternal<'a>> {
 
         if let Some(state) = self.state() {
             state.data.store(core::ptr::null_mut(), Release);
-
-            let queues = core::mem::take(&mut *state.queues.lock());
-            for queue in &queues {
-                queue.detach();
-            }
-            if let (false, Some(del_vqs)) = (queues.is_empty(), self.config_ops().del_vqs) {
-                // SAFETY: The queues have been made, nobody can reach them any more, and the device has been reset.
-                unsafe { del_vqs(self.as_raw()) };
-            }
+            // SAFETY: The device has just been reset.
+            unsafe { state.queues.lock().delete(self) };
         }
+    }
+
+    /// Ends the binding, but for the driver's data.
+    fn tear_down(&self) {
+        self.quiesce();
 
         // SAFETY: By the type invariant `self.as_raw()` is valid; with the queues the last callbacks are gone.
         let state =

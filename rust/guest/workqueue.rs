@@ -113,6 +113,15 @@ where
     drop_reference(work, pending);
 }
 
+/// Waits for the run of `work` that is queued or under way, if there is one.
+pub fn flush<T, const ID: u64>(work: &Arc<T>)
+where
+    T: HasWork<T, ID> + WorkItem<ID, Pointer = Arc<T>>,
+{
+    // SAFETY: `raw_work()` returns an initialised work item, which lives as long as `work`.
+    unsafe { bindings::flush_work(raw_work::<T, ID>(work)) };
+}
+
 /// Cancels the delayed `work`, waits for a run that is under way, and lets nobody queue it again: from then on
 /// [`Queue::enqueue_delayed`] gives it back.
 pub fn disable_delayed_sync<T, const ID: u64>(work: &Arc<T>)

@@ -58,6 +58,11 @@ __rust_helper void rust_helper_netdev_tx_completed_queue(struct netdev_queue *tx
 	netdev_tx_completed_queue(txq, pkts, bytes);
 }
 
+__rust_helper void rust_helper_netdev_tx_reset_queue(struct netdev_queue *txq)
+{
+	netdev_tx_reset_queue(txq);
+}
+
 __rust_helper bool rust_helper_netdev_xmit_more(void)
 {
 	return netdev_xmit_more();

@@ -92,6 +92,11 @@ impl Control {
         )
     }
 
+    /// The device has been reset: what it had not answered is not the queue's any more.
+    pub(crate) fn forget(&self) {
+        self.turn.lock().unanswered = false;
+    }
+
     /// The device may have answered. Any context.
     pub(crate) fn interrupt(&self) {
         if self.awaited.xchg(0, Full) != 0 {
@@ -110,11 +115,7 @@ impl Control {
     }
 
     /// Sets the addresses and groups to receive, instead of those before.
-    pub(crate) fn set_mac_table(
-        &self,
-        unicast: impl Iterator<Item = [u8; 6]>,
-        multicast: impl Iterator<Item = [u8; 6]>,
-    ) -> Result {
+    pub(crate) fn set_mac_table(&self, unicast: &[[u8; 6]], multicast: &[[u8; 6]]) -> Result {
         let mut table = KVec::new();
 
         push_addresses(&mut table, unicast)?;
@@ -215,17 +216,8 @@ impl Control {
 }
 
 /// Appends the number of addresses and the addresses.
-fn push_addresses(table: &mut KVec<u8>, addrs: impl Iterator<Item = [u8; 6]>) -> Result {
-    let start = table.len();
-    let mut count = 0u32;
-
-    table.extend_from_slice(&[0; 4], GFP_KERNEL)?;
-    for addr in addrs {
-        table.extend_from_slice(&addr, GFP_KERNEL)?;
-        count = count.saturating_add(1);
-    }
-    if let Some(slot) = table.get_mut(start..start.saturating_add(4)) {
-        slot.copy_from_slice(&count.to_le_bytes());
-    }
+fn push_addresses(table: &mut KVec<u8>, addrs: &[[u8; 6]]) -> Result {
+    table.extend_from_slice(&u32::try_from(addrs.len())?.to_le_bytes(), GFP_KERNEL)?;
+    table.extend_from_slice(addrs.as_flattened(), GFP_KERNEL)?;
     Ok(())
 }

@@ -30,6 +30,10 @@ use crate::{
         MEMORY, //
     },
     sizing::Mergeable,
+    told::{
+        self,
+        Told, //
+    },
     tx::Sender, //
 };
 use core::pin::Pin;
@@ -151,6 +155,26 @@ impl virtio::Driver for Driver {
         data.monitor.check_soon();
     }
 
+    fn suspend(_dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) -> Result {
+        data.monitor.flush();
+        data.dev.suspend();
+        Ok(())
+    }
+
+    /// The device is told again what it has forgotten; if it does not take that over the interface stays stopped.
+    fn resume(dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) -> Result {
+        if let Some(control) = &data.dev.data().control {
+            control.forget();
+        }
+        data.dev
+            .resume(|| told::again(&data.dev))
+            .inspect_err(|error| {
+                dev_err!(dev, "not resumed: {error:?}; bind the driver again\n")
+            })?;
+        data.monitor.check_soon();
+        Ok(())
+    }
+
     fn unbind<'bound>(_dev: &'bound virtio::Device<Core<'_>>, data: Pin<&Data>) {
         data.monitor.stop();
         let registration = data.registration.lock().take();
@@ -234,13 +258,14 @@ fn interface(
         },
         None => return Err(EINVAL),
     };
-    let data = try_init!(Interface {
+    let data = try_pin_init!(Interface {
         vdev: dev.into(),
         features,
         control,
         pairs,
         rings,
         link: Link::new(),
+        told <- new_mutex!(Told::new(), "virtio_net_rust::Interface::told"),
     }? Error);
 
     let mut net = NewDevice::new(receivers, senders, data)?;

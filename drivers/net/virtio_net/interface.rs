@@ -18,6 +18,10 @@ use crate::{
         Pair, //
     },
     rx::Receiver,
+    told::{
+        Filter,
+        Told, //
+    },
     tx::Sender,
 };
 use guest::{
@@ -44,11 +48,13 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        Arc, //
+        Arc,
+        Mutex, //
     }, //
 };
 
 /// What the device's operations need.
+#[pin_data]
 pub(crate) struct Interface {
     pub(crate) vdev: ARef<virtio::Device>,
     pub(crate) features: Features<Feature>,
@@ -56,6 +62,8 @@ pub(crate) struct Interface {
     pub(crate) pairs: KVec<Pair>,
     pub(crate) rings: ethtool::Rings,
     pub(crate) link: Link,
+    #[pin]
+    pub(crate) told: Mutex<Told>,
 }
 
 impl Interface {
@@ -154,11 +162,13 @@ impl device::Operations for Interface {
             return Ok(());
         };
 
-        control
-            .set_promiscuous(mode.promiscuous)
-            .and_then(|()| control.set_all_multicast(mode.all_multicast))
-            .and_then(|()| control.set_mac_table(mode.unicast.iter(), mode.multicast.iter()))
-            .inspect_err(|error| data.complain("what it is to receive", *error))
+        let filter = Filter::new(mode)?;
+
+        filter
+            .tell(control)
+            .inspect_err(|error| data.complain("what it is to receive", *error))?;
+        data.told.lock().filter = Some(filter);
+        Ok(())
     }
 
     /// Has the device merge packets of a stream, or not.
@@ -167,9 +177,13 @@ impl device::Operations for Interface {
         let merge = new.contains(device::Features::GRO_HW);
 
         match data.control(Feature::CtrlGuestOffloads) {
-            Some(control) if merge != old.contains(device::Features::GRO_HW) => control
-                .set_guest_offloads(config::guest_offloads(&data.features, merge))
-                .inspect_err(|error| data.complain("what it may merge", *error)),
+            Some(control) if merge != old.contains(device::Features::GRO_HW) => {
+                control
+                    .set_guest_offloads(config::guest_offloads(&data.features, merge))
+                    .inspect_err(|error| data.complain("what it may merge", *error))?;
+                data.told.lock().merge = merge;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -178,9 +192,13 @@ impl device::Operations for Interface {
         let data = dev.data();
 
         match data.control(Feature::CtrlVlan) {
-            Some(control) => control
-                .add_vlan(vid)
-                .inspect_err(|error| data.complain("a VLAN", *error)),
+            Some(control) => {
+                control
+                    .add_vlan(vid)
+                    .inspect_err(|error| data.complain("a VLAN", *error))?;
+                data.told.lock().vlans.set(vid, true);
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -189,9 +207,13 @@ impl device::Operations for Interface {
         let data = dev.data();
 
         match data.control(Feature::CtrlVlan) {
-            Some(control) => control
-                .remove_vlan(vid)
-                .inspect_err(|error| data.complain("a VLAN", *error)),
+            Some(control) => {
+                control
+                    .remove_vlan(vid)
+                    .inspect_err(|error| data.complain("a VLAN", *error))?;
+                data.told.lock().vlans.set(vid, false);
+                Ok(())
+            }
             None => Ok(()),
         }
     }

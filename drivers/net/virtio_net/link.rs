@@ -18,6 +18,7 @@ use guest::{
     virtio,
     workqueue::{
         disable_sync,
+        flush,
         system_dfl, //
     }, //
 };
@@ -74,6 +75,11 @@ impl Monitor {
     /// Looks at the link soon. Any context.
     pub(crate) fn check_soon(self: &Arc<Self>) {
         let _ = system_dfl().enqueue(self.clone());
+    }
+
+    /// Waits for a look that is under way. The caller sees to it that nobody asks for another one.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        flush(self);
     }
 
     /// Looks at the link now, and no more when it is told to later.

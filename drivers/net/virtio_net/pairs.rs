@@ -113,6 +113,14 @@ pub(crate) fn start(dev: &Device<Interface>) -> Result<u16> {
     Ok(active)
 }
 
+/// Has a device that was reset use `active` pairs, as before.
+pub(crate) fn restart(dev: &Device<Interface>, active: u16) -> Result {
+    if let (Some(control), true) = (dev.data().control(Feature::Mq), active > 1) {
+        control.set_pairs(active)?;
+    }
+    spread(dev, active)
+}
+
 /// Has the device use `pairs` pairs.
 pub(crate) fn set(dev: &Device<Interface>, pairs: u16) -> Result {
     let data = dev.data();

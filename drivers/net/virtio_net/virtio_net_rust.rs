@@ -6,7 +6,6 @@
 //!
 //! - No XDP or AF_XDP, no receive side scaling.
 //! - Without mergeable receive buffers the largest MTU is about 15 KiB, and no packet is received as several in one.
-//! - The machine cannot be suspended while the driver is bound.
 //!
 //! `Documentation/admin-guide/virtio-net.md` says how to use it.
 
@@ -22,6 +21,7 @@ mod link;
 mod pairs;
 mod rx;
 mod sizing;
+mod told;
 mod tx;
 
 use kernel::prelude::*;

@@ -249,6 +249,50 @@ impl<T: Operations> Device<T> {
         unsafe { bindings::netdev_notify_peers(self.as_raw()) };
     }
 
+    /// Returns the address. It changes under the rtnl lock.
+    pub fn address(&self) -> [u8; 6] {
+        // SAFETY: By the type invariant the device is valid.
+        let addr = unsafe { addr_of!((*self.as_raw()).dev_addr).read() };
+
+        // SAFETY: An Ethernet device's address has six bytes, and stays where it is.
+        unsafe { addr.cast::<[u8; 6]>().read_volatile() }
+    }
+
+    /// Stops the interface for the time that its device is away: the stack sends nothing and asks nothing. Whether it is up does
+    /// not change. Takes the rtnl lock.
+    pub fn suspend(&self) {
+        let _rtnl = Rtnl::lock();
+
+        if self.is_running() {
+            T::stop(self);
+        }
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::netif_device_detach(self.as_raw()) };
+    }
+
+    /// Ends [`suspend`](Self::suspend). Nothing that was sent before is in flight any more. `configure` tells the device what it
+    /// has forgotten. Takes the rtnl lock.
+    ///
+    /// # Errors
+    ///
+    /// What `configure` and [`Operations::open`] fail with; the interface stays stopped then.
+    pub fn resume(&self, configure: impl FnOnce() -> Result) -> Result {
+        let _rtnl = Rtnl::lock();
+
+        // CAST: There are at most `u16::MAX` queues.
+        for queue in 0..self.private().tx.len() as u16 {
+            // SAFETY: The queue exists; nothing is in flight, and nobody sends while the interface is detached.
+            unsafe { bindings::netdev_tx_reset_queue(self.txq(queue).as_ptr()) };
+        }
+        configure()?;
+        if self.is_running() {
+            T::open(self)?;
+        }
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::netif_device_attach(self.as_raw()) };
+        Ok(())
+    }
+
     /// Tells the stack that the link is up: packets can be sent. Any context.
     pub fn carrier_on(&self) {
         // SAFETY: By the type invariant the device is valid.
@@ -263,6 +307,24 @@ impl<T: Operations> Device<T> {
         unsafe { bindings::netif_carrier_off(self.as_raw()) };
         // SAFETY: As above.
         unsafe { bindings::netif_tx_stop_all_queues(self.as_raw()) };
+    }
+}
+
+/// The rtnl lock, held.
+struct Rtnl;
+
+impl Rtnl {
+    fn lock() -> Self {
+        // SAFETY: No requirements but that it is not held already, which would be a deadlock and no more.
+        unsafe { bindings::rtnl_lock() };
+        Self
+    }
+}
+
+impl Drop for Rtnl {
+    fn drop(&mut self) {
+        // SAFETY: A value of this type is made by locking.
+        unsafe { bindings::rtnl_unlock() };
     }
 }
 

@@ -7,9 +7,10 @@
 //!
 //! # Life
 //!
-//! A driver makes its queues in `probe`, by [`Device::virtqueues`], and keeps them in [`Arc`]s, wherever it needs them. When
+//! A driver makes its queues in `probe`, by [`Device::virtqueues`](super::Device::virtqueues), and keeps them in [`Arc`](kernel::sync::Arc)s, wherever it needs them. When
 //! the device is unbound the bus adapter resets it, drops every buffer that is still in flight and deletes the queues; from
-//! then on [`Queue::lock`] returns [`None`]. So a handle that outlives the device is inert, however a driver came to keep it,
+//! then on [`Queue::lock`] returns [`None`]. While the system is suspended it does so too; then the same [`Queue`] is given a
+//! queue of the core again. So a handle that outlives the device is inert, however a driver came to keep it,
 //! and a driver that forgets to drain a queue leaks nothing.
 //!
 //! # Locking
@@ -24,15 +25,11 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
-use super::{
-    buffer::{
-        Buffer,
-        Rejected,
-        Segments,
-        Used, //
-    },
-    Device,
-    State, //
+use super::buffer::{
+    Buffer,
+    Rejected,
+    Segments,
+    Used, //
 };
 use crate::{
     bindings,
@@ -49,7 +46,6 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
-        Arc,
         SpinLock,
         SpinLockGuard, //
     }, //
@@ -90,7 +86,7 @@ struct Inner {
 unsafe impl Send for Inner {}
 
 impl<B: Buffer> Queue<B> {
-    fn new(name: CString, segments: usize) -> impl PinInit<Self, Error> {
+    pub(super) fn new(name: CString, segments: usize) -> impl PinInit<Self, Error> {
         let sg = (|| {
             let mut sg = KVec::with_capacity(segments, GFP_KERNEL)?;
             for _ in 0..segments {
@@ -480,106 +476,5 @@ impl Interrupt<'_> {
     pub fn disable_cb(&self) {
         // SAFETY: By the type invariant `vq` is valid.
         unsafe { bindings::virtqueue_disable_cb(self.vq.as_ptr()) };
-    }
-}
-
-/// The queues that a driver asks for, in the order of their numbers.
-pub struct Virtqueues<'a> {
-    dev: &'a Device,
-    wanted: KVec<Wanted>,
-}
-
-struct Wanted {
-    callback: Callback,
-    queue: Arc<dyn AnyQueue>,
-}
-
-impl<'a> Virtqueues<'a> {
-    pub(super) fn new(dev: &'a Device) -> Self {
-        Self {
-            dev,
-            wanted: KVec::new(),
-        }
-    }
-
-    /// Asks for the next queue. It gets the next number: a queue that the device does not have is not asked for, as the Linux
-    /// transports number only those that exist.
-    ///
-    /// `segments` is the most segments that one of its buffers has. The queue can be used after [`find`](Self::find).
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`].
-    pub fn add<B: Buffer>(
-        &mut self,
-        name: &CStr,
-        callback: Callback,
-        segments: usize,
-    ) -> Result<Arc<Queue<B>>> {
-        let queue = Arc::pin_init(Queue::new(name.try_into()?, segments), GFP_KERNEL)?;
-
-        self.wanted.push(
-            Wanted {
-                callback,
-                queue: queue.clone(),
-            },
-            GFP_KERNEL,
-        )?;
-        Ok(queue)
-    }
-
-    /// Makes the queues known to the device.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOENT`]: the device lacks one of them. [`EBUSY`]: they have been found before. [`ENOMEM`] and what the transport
-    /// says.
-    pub fn find(self) -> Result {
-        let state: &State = self.dev.state().ok_or(EINVAL)?;
-        let mut found = state.queues.lock();
-        if !found.is_empty() {
-            return Err(EBUSY);
-        }
-
-        let mut infos = KVec::with_capacity(self.wanted.len(), GFP_KERNEL)?;
-        let mut vqs = KVec::with_capacity(self.wanted.len(), GFP_KERNEL)?;
-        let mut queues = KVec::with_capacity(self.wanted.len(), GFP_KERNEL)?;
-        for wanted in self.wanted {
-            infos.push(
-                bindings::virtqueue_info {
-                    name: wanted.queue.name().as_char_ptr(),
-                    callback: match wanted.callback {
-                        Callback::Enabled => Some(state.callback),
-                        Callback::Disabled => None,
-                    },
-                    ctx: false,
-                },
-                GFP_KERNEL,
-            )?;
-            vqs.push(core::ptr::null_mut(), GFP_KERNEL)?;
-            queues.push(wanted.queue, GFP_KERNEL)?;
-        }
-
-        // SAFETY: The device is being probed; both arrays have as many entries as said, and the core copies what it keeps but
-        // for the names, which live in the queues: the adapter keeps those until it has deleted what the core has made.
-        to_result(unsafe {
-            bindings::virtio_find_vqs(
-                self.dev.as_raw(),
-                // CAST: A driver asks for at most some hundred queues.
-                vqs.len() as u32,
-                vqs.as_mut_ptr(),
-                infos.as_mut_ptr(),
-                core::ptr::null_mut(),
-            )
-        })?;
-
-        // From here on the adapter deletes the queues.
-        *found = queues;
-        for (queue, vq) in found.iter().zip(&vqs) {
-            let vq = NonNull::new(*vq).ok_or(ENOENT)?;
-            // SAFETY: The core has just made `vq`; it lives until the adapter has called `detach()`.
-            unsafe { queue.attach(vq) };
-        }
-        Ok(())
     }
 }

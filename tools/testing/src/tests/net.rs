@@ -122,6 +122,30 @@ pub fn tests() -> Vec<Test> {
             move |guest, _| announce(guest, driver),
         ));
         tests.push(Test::guest(
+            name("suspend"),
+            120,
+            plain(),
+            move |guest, _| {
+                up(guest, driver)?;
+                suspend(guest, driver)
+            },
+        ));
+        // The C driver does not come back from this.
+        if driver == RUST {
+            tests.push(Test::guest(
+                name("function-reset"),
+                120,
+                // Only a function behind a port can be reset by itself.
+                Spec::q35()
+                    .arguments(&["-device", "pcie-root-port,id=rp0"])
+                    .network(&format!("{MODERN},bus=rp0")),
+                move |guest, lab| {
+                    up(guest, driver)?;
+                    function_reset(guest, lab)
+                },
+            ));
+        }
+        tests.push(Test::guest(
             name("statistics"),
             60,
             plain(),
@@ -402,6 +426,90 @@ fn announce(guest: &mut Guest, driver: Driver) -> Result<()> {
         })?;
     }
     guest.sh("kill $(cat /run/tcpdump)").map(drop)
+}
+
+/// Sets things that a device forgets when it is reset.
+fn configure(guest: &mut Guest, driver: Driver) -> Result<()> {
+    guest.modprobe("8021q")?;
+    // The C driver does not tell the device of its address again, and gets nothing any more.
+    if driver == RUST {
+        guest.sh(&format!("{IP} link set eth0 address 52:54:00:00:00:42"))?;
+    }
+    guest.sh(&format!(
+        "{IP} maddress add 33:33:00:00:00:99 dev eth0 && \
+         {IP} link add link eth0 name vlan5 type vlan id 5"
+    ))?;
+    ping(guest, 3)
+}
+
+/// The device knows what [`configure`] has set.
+fn is_configured(guest: &mut Guest) -> Result<()> {
+    filter_is(guest, "all as before", |filter| {
+        filter.main_mac == "52:54:00:00:00:42"
+            && filter.vlan_table.contains(&5)
+            && filter
+                .multicast_table
+                .iter()
+                .any(|entry| entry == "33:33:00:00:00:99")
+            && !filter.promiscuous
+    })
+}
+
+/// The machine is suspended to memory, as a user does it, and woken up, as a host does it: with the interface up, twice, and
+/// with the interface down.
+fn suspend(guest: &mut Guest, driver: Driver) -> Result<()> {
+    const ALIVE: &str = "ping -c 3 -i 0.2 -W 5 10.0.2.2";
+
+    configure(guest, driver)?;
+    guest.leave_alone(&format!(
+        "for round in 1 2; do echo mem >/sys/power/state && {ALIVE} && echo tenon: alive $round >/dev/kmsg || exit 1; sleep 2; done; \
+         ip link set eth0 down && echo mem >/sys/power/state && ip link set eth0 up && {ALIVE} && \
+         echo tenon: alive 3 >/dev/kmsg && rmmod {}",
+        driver.module
+    ))?;
+    for round in 1..=3 {
+        // The machine may wake up by itself, too soon to be seen asleep.
+        guest.wait_for(
+            &format!("life after sleep {round}"),
+            Duration::from_secs(40),
+            |guest| {
+                if guest.qmp(qmp::query_status {})?.status == qmp::RunState::suspended {
+                    guest.qmp(qmp::system_wakeup {})?;
+                }
+                Ok(guest
+                    .log()
+                    .contains(&format!("tenon: alive {round}"))
+                    .then_some(()))
+            },
+        )?;
+        // The C driver does not tell the device again.
+        if driver == RUST && round < 3 {
+            is_configured(guest)?;
+        }
+    }
+    let sleeps = guest
+        .log()
+        .matches("Waking up from system sleep state S3")
+        .count();
+    ensure!(sleeps == 3, "the machine has slept {sleeps} times");
+    Ok(())
+}
+
+/// The card is reset by its PCI function.
+fn function_reset(guest: &mut Guest, lab: &Lab) -> Result<()> {
+    const RESET: &str = "echo 1 >$(readlink -f /sys/class/net/eth0/device/..)/reset";
+
+    configure(guest, RUST)?;
+    for _ in 0..2 {
+        guest.sh(RESET)?;
+        ping(guest, 3)?;
+        transfer(guest, lab, 4 * MIB)?;
+        is_configured(guest)?;
+    }
+    guest.sh(&format!(
+        "ip link set eth0 down && {RESET} && ip link set eth0 up"
+    ))?;
+    ping(guest, 3)
 }
 
 /// One of the counters of the network card.
