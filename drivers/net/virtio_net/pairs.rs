@@ -151,12 +151,8 @@ fn spread(dev: &Device<Interface>, active: u16) -> Result {
             }
         }
 
-        if let Some(mut vq) = pair.queues.rx.lock_bh() {
-            vq.set_affinity(&mask);
-        }
-        if let Some(mut vq) = pair.queues.tx.lock_bh() {
-            vq.set_affinity(&mask);
-        }
+        pair.queues.rx.set_affinity(&mask);
+        pair.queues.tx.set_affinity(&mask);
         // CAST: There are at most `u16::MAX` pairs.
         dev.set_xps_queue(&mask, index as u16)?;
     }

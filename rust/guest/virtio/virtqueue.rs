@@ -18,6 +18,9 @@
 //! Softirq context takes the lock by [`Queue::lock`], process context by [`Queue::lock_bh`]. Hard interrupts never take it: a
 //! queue's callback gets an [`Interrupt`], which can turn further interrupts off and no more.
 //!
+//! What the transport does with a queue can sleep ([`Queue::set_affinity`]). It holds the queue's life instead, a mutex that
+//! [`AnyQueue::detach`] has to take as well. The order is: life, then the lock.
+//!
 //! # What the device can do
 //!
 //! The C core keeps its own copy of the descriptors and breaks a queue on a used id that is out of range or not in flight. It
@@ -42,10 +45,12 @@ use core::{
 use kernel::{
     cpumask::Cpumask,
     error::to_result,
+    new_mutex,
     new_spinlock,
     prelude::*,
     str::CString,
     sync::{
+        Mutex,
         SpinLock,
         SpinLockGuard, //
     }, //
@@ -66,6 +71,9 @@ pub enum Callback {
 pub struct Queue<B: Buffer> {
     /// For the C core, which keeps the pointer as long as it has the queue.
     name: CString,
+    /// While it is held, `inner.vq` does not become [`None`].
+    #[pin]
+    life: Mutex<()>,
     #[pin]
     inner: SpinLock<Inner>,
     _buffers: PhantomData<fn(B) -> B>,
@@ -97,6 +105,7 @@ impl<B: Buffer> Queue<B> {
 
         try_pin_init!(Self {
             name,
+            life <- new_mutex!((), "guest::virtio::Queue::life"),
             // INVARIANT: There is no queue yet.
             inner <- new_spinlock!(Inner { vq: None, sg: sg? }, "guest::virtio::Queue"),
             _buffers: PhantomData,
@@ -118,6 +127,20 @@ impl<B: Buffer> Queue<B> {
         let off = bottom_half::disable();
 
         Virtqueue::new(self.inner.lock(), Some(off))
+    }
+
+    /// Has the queue's interrupt come on one of `cpus` from now on, where the transport can arrange that. Sleeps.
+    ///
+    /// Does nothing when the device is gone.
+    pub fn set_affinity(&self, cpus: &Cpumask) {
+        let _life = self.life.lock();
+        let Some(vq) = self.lock_bh().map(|queue| queue.vq) else {
+            return;
+        };
+
+        // It is a wish: a transport without an interrupt for each queue does nothing.
+        // SAFETY: `vq` is valid as long as the queue's life is held, which also makes this the only caller; the mask is copied.
+        let _ = unsafe { bindings::virtqueue_set_affinity(vq.as_ptr(), cpus.as_raw()) };
     }
 }
 
@@ -147,6 +170,7 @@ impl<B: Buffer> AnyQueue for Queue<B> {
 
     fn detach(&self) {
         let vq = {
+            let _life = self.life.lock();
             let _off = bottom_half::disable();
             // Ends before softirqs come back on, which a guard in the block's last expression would not.
             let mut inner = self.inner.lock();
@@ -432,13 +456,6 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
     pub fn index(&self) -> u32 {
         // SAFETY: By the type invariant `vq` is valid; its index never changes.
         unsafe { (*self.vq.as_ptr()).index }
-    }
-
-    /// Has the queue's interrupt come on one of `cpus` from now on, where the transport can arrange that.
-    pub fn set_affinity(&mut self, cpus: &Cpumask) {
-        // It is a wish: a transport without an interrupt for each queue does nothing.
-        // SAFETY: By the type invariant `vq` is valid; the mask is copied.
-        let _ = unsafe { bindings::virtqueue_set_affinity(self.vq.as_ptr(), cpus.as_raw()) };
     }
 }
 
