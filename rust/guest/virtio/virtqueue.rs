@@ -19,7 +19,7 @@
 //! queue's callback gets an [`Interrupt`], which can turn further interrupts off and no more.
 //!
 //! What the transport does with a queue can sleep ([`Queue::set_affinity`]). It holds the queue's life instead, a mutex that
-//! [`AnyQueue::detach`] has to take as well. The order is: life, then the lock.
+//! the end of the queue has to take as well. The order is: life, then the lock.
 //!
 //! # What the device can do
 //!
