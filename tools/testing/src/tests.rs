@@ -4,6 +4,7 @@
 
 pub mod balloon;
 mod build;
+mod control;
 pub mod debian;
 mod faults;
 mod harness;
@@ -177,6 +178,7 @@ pub fn all() -> Vec<Test> {
         build::tests(),
         integrity::tests(),
         net::tests(),
+        control::tests(),
         offload::tests(),
         queues::tests(),
         balloon::tests(),
