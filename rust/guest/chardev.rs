@@ -87,7 +87,8 @@ pub trait CharDevice: Sized + Send + Sync + 'static {
     /// A file is opened.
     fn open(shared: Arc<Self::Shared>) -> Result<Self>;
 
-    /// A file is read: writes to `to` and returns how many bytes. Called by several threads at once if they share the file.
+    /// A file is read: writes to `to`, which has room for something, and returns how many bytes. Called by several threads at
+    /// once if they share the file.
     ///
     /// # Errors
     ///
@@ -224,6 +225,9 @@ impl<T: CharDevice> Operations<T> {
         len: usize,
         _pos: *mut kernel::bindings::loff_t,
     ) -> isize {
+        if len == 0 {
+            return 0;
+        }
         // SAFETY: `open` set the private data, which stays until `release`.
         let this = unsafe { KBox::<T>::borrow((*file).private_data) };
         // SAFETY: The file is valid, and a stream has no position that could be in use.
