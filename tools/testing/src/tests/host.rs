@@ -56,15 +56,21 @@ fn cargo_test(lab: &Lab) -> Result<Tally> {
     let status = lab.group.spawn(&mut command)?.wait(LIMIT)?;
     let text = fs::read_to_string(&lab.log).context("the output of cargo")?;
     let tally = tally(&text);
+    judge(status.success(), &tally, &text)?;
+    Ok(tally)
+}
+
+/// Whether the results are all that there is to say: a program that could not be built, or went down, has none.
+fn judge(success: bool, tally: &Tally, text: &str) -> Result<()> {
     ensure!(
-        status.success() != tally.failed.is_empty() || status.success(),
-        "cargo failed before the tests: {}",
+        success || !tally.failed.is_empty(),
+        "cargo failed, but no test did: {}",
         text.lines()
             .rfind(|line| line.starts_with("error"))
             .unwrap_or_default()
     );
     ensure!(tally.passed + tally.failed.len() > 0, "there are no tests");
-    Ok(tally)
+    Ok(())
 }
 
 /// The results in the output of test programs.
@@ -93,5 +99,17 @@ mod tests {
 
         assert_eq!(tally.passed, 2);
         assert_eq!(tally.failed, ["three"]);
+        assert!(judge(false, &tally, text).is_ok());
+    }
+
+    #[test]
+    fn a_program_that_went_down_is_a_failure() {
+        let text = "test a::one ... ok\nerror: test failed, to rerun pass `--test two`\n";
+        let tally = tally(text);
+
+        assert!(judge(true, &tally, text).is_ok());
+        let error = judge(false, &tally, text).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|error| error.contains("`--test two`")));
+        assert!(judge(true, &Tally::default(), "").is_err());
     }
 }
