@@ -21,6 +21,7 @@ use crate::{
 };
 use agent::Agent;
 use anyhow::{
+    anyhow,
     bail,
     ensure,
     Context,
@@ -41,7 +42,10 @@ use std::{
     path::PathBuf,
     process::Command,
     sync::Arc,
-    thread,
+    thread::{
+        self,
+        JoinHandle, //
+    },
     time::{
         Duration,
         Instant, //
@@ -75,6 +79,18 @@ pub struct Lab {
     pub log: PathBuf,
 }
 
+impl Lab {
+    /// Runs a command of this machine, whose output becomes the test's log, and returns whether it succeeded and the output.
+    pub fn run(&self, command: &mut Command, limit: Duration) -> Result<(bool, String)> {
+        let output = File::create(&self.log)?;
+        command.stdout(output.try_clone()?).stderr(output);
+
+        let status = self.group.spawn(command)?.wait(limit)?;
+        let text = fs::read_to_string(&self.log).context("the output of the command")?;
+        Ok((status.success(), text))
+    }
+}
+
 /// A guest that is up.
 pub struct Guest {
     spec: Spec,
@@ -100,10 +116,11 @@ impl Guest {
             let log = String::from_utf8_lossy(&log);
             let last = log.lines().last().unwrap_or_default();
 
-            if log.contains(INIT) || crate::check::first_report(&log).is_some() || log.is_empty() {
-                return Err(error);
-            }
-            if lab.group.stopped().is_some() {
+            if log.is_empty()
+                || log.contains(INIT)
+                || crate::check::first_report(&log).is_some()
+                || lab.group.stopped().is_some()
+            {
                 return Err(error);
             }
             println!("note  the kernel stood still after `{last}` and is booted once more");
@@ -375,6 +392,11 @@ pub struct Outside {
 }
 
 impl Outside {
+    /// Begins what [`sh`](Self::sh) does, to be [finished](Background::finish) later.
+    pub fn start(self, limit: Duration, command: String) -> Background {
+        Background(thread::spawn(move || self.sh(limit, &command)))
+    }
+
     /// The standard output, without the last line end, of a shell command that must succeed, and within `limit`.
     pub fn sh(&self, limit: Duration, command: &str) -> Result<String> {
         let limit = limit * self.slow;
@@ -395,5 +417,17 @@ impl Outside {
         Ok(String::from_utf8_lossy(&output.stdout)
             .trim_end()
             .to_owned())
+    }
+}
+
+/// A command that runs meanwhile.
+pub struct Background(JoinHandle<Result<String>>);
+
+impl Background {
+    /// Waits for its end, and returns its standard output.
+    pub fn finish(self) -> Result<String> {
+        self.0
+            .join()
+            .map_err(|_| anyhow!("the thread of a command outside panicked"))?
     }
 }

@@ -16,10 +16,6 @@ use anyhow::{
     Result, //
 };
 use std::{
-    fs::{
-        self,
-        File, //
-    },
     process::Command,
     time::Duration, //
 };
@@ -48,17 +44,11 @@ fn check(name: &str, command: &'static [&'static str]) -> Test {
     const LIMIT: Duration = Duration::from_secs(600);
 
     Test::host(name, LIMIT.as_secs(), move |lab| {
-        let output = File::create(&lab.log)?;
         let mut script = Command::new(lab.env.top.join("scripts").join(command[0]));
-        script
-            .args(&command[1..])
-            .stdout(output.try_clone()?)
-            .stderr(output);
 
-        let status = lab.group.spawn(&mut script)?.wait(LIMIT)?;
-        let text = fs::read_to_string(&lab.log)?;
+        let (success, text) = lab.run(script.args(&command[1..]), LIMIT)?;
         ensure!(
-            status.success(),
+            success,
             "{}: {}",
             command.join(" "),
             text.lines()

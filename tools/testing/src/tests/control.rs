@@ -58,10 +58,7 @@ pub fn tests() -> Vec<Test> {
             name("suspend"),
             120,
             plain(),
-            move |guest, _| {
-                up(guest, driver)?;
-                suspend(guest, driver)
-            },
+            move |guest, _| suspend(guest, driver),
         ));
         // The C driver does not come back from this.
         if driver == RUST {
@@ -72,10 +69,7 @@ pub fn tests() -> Vec<Test> {
                 Spec::q35()
                     .arguments(&["-device", "pcie-root-port,id=rp0"])
                     .network(&format!("{MODERN},bus=rp0")),
-                move |guest, lab| {
-                    up(guest, driver)?;
-                    function_reset(guest, lab)
-                },
+                function_reset,
             ));
         }
     }
@@ -231,6 +225,7 @@ fn is_configured(guest: &mut Guest) -> Result<()> {
 fn suspend(guest: &mut Guest, driver: Driver) -> Result<()> {
     const ALIVE: &str = "ping -c 3 -i 0.2 -W 5 10.0.2.2";
 
+    up(guest, driver)?;
     configure(guest, driver)?;
     guest.leave_alone(&format!(
         "for round in 1 2; do echo mem >/sys/power/state && {ALIVE} && echo tenon: alive $round >/dev/kmsg || exit 1; sleep 2; done; \
@@ -270,6 +265,7 @@ fn suspend(guest: &mut Guest, driver: Driver) -> Result<()> {
 fn function_reset(guest: &mut Guest, lab: &Lab) -> Result<()> {
     const RESET: &str = "echo 1 >$(readlink -f /sys/class/net/eth0/device/..)/reset";
 
+    up(guest, RUST)?;
     configure(guest, RUST)?;
     for _ in 0..2 {
         guest.sh(RESET)?;

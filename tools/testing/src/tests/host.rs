@@ -9,14 +9,9 @@ use super::{
 use crate::guest::Lab;
 use anyhow::{
     ensure,
-    Context,
     Result, //
 };
 use std::{
-    fs::{
-        self,
-        File, //
-    },
     process::Command,
     time::Duration, //
 };
@@ -31,7 +26,6 @@ pub fn tests() -> Vec<Test> {
 fn cargo_test(lab: &Lab) -> Result<Tally> {
     let testing = lab.env.top.join("tools/testing");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let output = File::create(&lab.log)?;
 
     command
         .args([
@@ -44,19 +38,16 @@ fn cargo_test(lab: &Lab) -> Result<Tally> {
         .arg("--manifest-path")
         .arg(testing.join("Cargo.toml"))
         .arg("--target-dir")
-        .arg(lab.env.top.join("build/host"))
-        .stdout(output.try_clone()?)
-        .stderr(output);
+        .arg(lab.env.top.join("build/host"));
     // Type information of a real kernel, for the tests that read it.
     let vmlinux = lab.env.kdir.join("vmlinux");
     if vmlinux.exists() {
         command.env("TENON_VMLINUX", vmlinux);
     }
 
-    let status = lab.group.spawn(&mut command)?.wait(LIMIT)?;
-    let text = fs::read_to_string(&lab.log).context("the output of cargo")?;
+    let (success, text) = lab.run(&mut command, LIMIT)?;
     let tally = tally(&text);
-    judge(status.success(), &tally, &text)?;
+    judge(success, &tally, &text)?;
     Ok(tally)
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of the network driver on a network of QEMU's own, and the same ones of the C driver, which shows that a test asks for nothing unusual.
+//! Tests of the network driver on a network of QEMU's own, and the same ones of the C driver, which shows that a test asks for
+//! nothing unusual.
 
 use super::{
     Driver,
@@ -133,11 +134,16 @@ pub fn up(guest: &mut Guest, driver: Driver) -> Result<()> {
     address(guest)
 }
 
-/// Gets an address for the only network card, over DHCP.
-pub fn address(guest: &mut Guest) -> Result<()> {
+/// Waits until the only network card is there.
+pub fn appears(guest: &mut Guest) -> Result<()> {
     guest.wait_for("eth0", Duration::from_secs(5), |guest| {
         Ok((guest.run("test -e /sys/class/net/eth0")?.status == 0).then_some(()))
-    })?;
+    })
+}
+
+/// Gets an address for the only network card, over DHCP.
+pub fn address(guest: &mut Guest) -> Result<()> {
+    appears(guest)?;
     guest.sh("ip link set eth0 up && udhcpc -i eth0 -n -q -t 5 -T 2 -s /etc/dhcp")?;
     let addresses = guest.sh("ip -4 address show dev eth0")?;
     ensure!(

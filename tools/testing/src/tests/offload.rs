@@ -5,6 +5,7 @@
 
 use super::{
     net::{
+        appears,
         counter,
         C,
         IP,
@@ -19,7 +20,6 @@ use crate::guest::{
     Spec, //
 };
 use anyhow::{
-    anyhow,
     ensure,
     Context,
     Result, //
@@ -73,9 +73,7 @@ pub fn tests() -> Vec<Test> {
 /// Loads the driver and sets addresses by hand: nobody gives any here.
 pub fn up(guest: &mut Guest, driver: Driver) -> Result<()> {
     driver.load(guest, "")?;
-    guest.wait_for("eth0", Duration::from_secs(5), |guest| {
-        Ok((guest.run("test -e /sys/class/net/eth0")?.status == 0).then_some(()))
-    })?;
+    appears(guest)?;
     guest.sh(&format!(
         "{IP} address add 10.0.2.15/24 dev eth0 && {IP} address add fd00::15/64 dev eth0 nodad && {IP} link set eth0 up"
     ))?;
@@ -118,14 +116,10 @@ fn packet_size(guest: &mut Guest, inward: bool, address: &str) -> Result<u64> {
         })?;
         (sent, received)
     } else {
-        let outside = guest.outside();
-        let listener = thread::spawn(move || outside.sh(MOVE, receive));
+        let listener = guest.outside().start(MOVE, receive.to_owned());
         thread::sleep(Duration::from_secs(1));
         let sent = guest.sh_for(MOVE, &format!("bash -c '{}'", send.replace('\'', "'\\''")))?;
-        let received = listener
-            .join()
-            .map_err(|_| anyhow!("the listener panicked"))??;
-        (sent, received)
+        (sent, listener.finish()?)
     };
     ensure!(sent == received, "sent {sent}, received {received}");
 

@@ -21,7 +21,6 @@ use crate::guest::{
     Spec, //
 };
 use anyhow::{
-    anyhow,
     ensure,
     Context,
     Result, //
@@ -105,10 +104,10 @@ fn activity(guest: &mut Guest, driver: Driver) -> Result<[u64; 4]> {
 
 /// Moves data in both directions over a connection of a process on one CPU, and returns by how much the [`activity`] grew.
 fn on_cpu(guest: &mut Guest, driver: Driver, cpu: u32) -> Result<[u64; 4]> {
-    let outside = guest.outside();
     let port = 6000 + cpu;
-    let echo = format!("busybox nc -l -p {port} -e cat");
-    let listener = thread::spawn(move || outside.sh(MOVE, &echo));
+    let echo = guest
+        .outside()
+        .start(MOVE, format!("busybox nc -l -p {port} -e cat"));
     thread::sleep(Duration::from_millis(500));
     let before = activity(guest, driver)?;
     // Softirqs run on the CPU of the process that sends, so both ends of the connection are there.
@@ -120,9 +119,7 @@ fn on_cpu(guest: &mut Guest, driver: Driver, cpu: u32) -> Result<[u64; 4]> {
         ),
     )?;
     let after = activity(guest, driver)?;
-    listener
-        .join()
-        .map_err(|_| anyhow!("the listener panicked"))??;
+    echo.finish()?;
 
     let mut grown = [0; 4];
     for ((grown, before), after) in grown.iter_mut().zip(before).zip(after) {
