@@ -128,14 +128,15 @@ impl Control {
         self.send_bytes(Command::MAC_ADDR_SET, &addr.to_bytes())
     }
 
-    /// Receives packets of a VLAN.
-    pub(crate) fn add_vlan(&self, vid: u16) -> Result {
-        self.send_bytes(Command::VLAN_ADD, &vid.to_le_bytes())
-    }
+    /// Receives packets of a VLAN, or not.
+    pub(crate) fn set_vlan(&self, vid: u16, member: bool) -> Result {
+        let command = if member {
+            Command::VLAN_ADD
+        } else {
+            Command::VLAN_DEL
+        };
 
-    /// Receives no packets of a VLAN.
-    pub(crate) fn remove_vlan(&self, vid: u16) -> Result {
-        self.send_bytes(Command::VLAN_DEL, &vid.to_le_bytes())
+        self.send_bytes(command, &vid.to_le_bytes())
     }
 
     /// Tells the device that the neighbours know.

@@ -204,11 +204,17 @@ fn interface(
     let mut receivers = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
     let mut senders = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
     let mut pairs = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
+    // Those of the first pair stand for all.
+    let mut rings = None;
     for (index, queues) in (0u16..).zip(queues) {
         let rx_stats = Writer::new()?;
         let tx_stats = Writer::new()?;
         let (rx_counters, tx_counters) = (rx_stats.counters(), tx_stats.counters());
         let (rx_size, tx_size) = (size(&queues.rx)?, size(&queues.tx)?);
+        rings.get_or_insert(Rings {
+            rx: rx_size,
+            tx: tx_size,
+        });
         let (sizing, order) = if mergeable {
             (Sizing::Mergeable(Mergeable::new(MEMORY)), 0)
         } else {
@@ -251,21 +257,15 @@ fn interface(
             GFP_KERNEL,
         )?;
     }
-    let rings = match pairs.first() {
-        Some(pair) => Rings {
-            rx: size(&pair.queues.rx)?,
-            tx: size(&pair.queues.tx)?,
-        },
-        None => return Err(EINVAL),
-    };
+    let told = Told::new()?;
     let data = try_pin_init!(Interface {
         vdev: dev.into(),
         features,
         control,
         pairs,
-        rings,
+        rings: rings.ok_or(EINVAL)?,
         link: Link::new(),
-        told <- new_mutex!(Told::new(), "virtio_net_rust::Interface::told"),
+        told <- new_mutex!(told, "virtio_net_rust::Interface::told"),
     }? Error);
 
     let mut net = NewDevice::new(receivers, senders, data)?;

@@ -74,6 +74,19 @@ impl Interface {
         control.filter(|_| self.features.contains(feature))
     }
 
+    /// Has packets of a VLAN received, or not.
+    fn set_vlan(&self, vid: u16, member: bool) -> Result {
+        let Some(control) = self.control(Feature::CtrlVlan) else {
+            return Ok(());
+        };
+
+        control
+            .set_vlan(vid, member)
+            .inspect_err(|error| self.complain("a VLAN", *error))?;
+        self.told.lock().set_vlan(vid, member);
+        Ok(())
+    }
+
     /// Says that the device has not taken something over.
     pub(crate) fn complain(&self, what: &str, error: Error) {
         if guest::net::ratelimit() {
@@ -161,7 +174,6 @@ impl device::Operations for Interface {
         let Some(control) = data.control(Feature::CtrlRx) else {
             return Ok(());
         };
-
         let filter = Filter::new(mode)?;
 
         filter
@@ -177,45 +189,19 @@ impl device::Operations for Interface {
         let merge = new.contains(device::Features::GRO_HW);
 
         match data.control(Feature::CtrlGuestOffloads) {
-            Some(control) if merge != old.contains(device::Features::GRO_HW) => {
-                control
-                    .set_guest_offloads(config::guest_offloads(&data.features, merge))
-                    .inspect_err(|error| data.complain("what it may merge", *error))?;
-                data.told.lock().merge = merge;
-                Ok(())
-            }
+            Some(control) if merge != old.contains(device::Features::GRO_HW) => control
+                .set_guest_offloads(config::guest_offloads(&data.features, merge))
+                .inspect_err(|error| data.complain("what it may merge", *error)),
             _ => Ok(()),
         }
     }
 
     fn add_vlan(dev: &Device<Self>, vid: u16) -> Result {
-        let data = dev.data();
-
-        match data.control(Feature::CtrlVlan) {
-            Some(control) => {
-                control
-                    .add_vlan(vid)
-                    .inspect_err(|error| data.complain("a VLAN", *error))?;
-                data.told.lock().vlans.set(vid, true);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        dev.data().set_vlan(vid, true)
     }
 
     fn remove_vlan(dev: &Device<Self>, vid: u16) -> Result {
-        let data = dev.data();
-
-        match data.control(Feature::CtrlVlan) {
-            Some(control) => {
-                control
-                    .remove_vlan(vid)
-                    .inspect_err(|error| data.complain("a VLAN", *error))?;
-                data.told.lock().vlans.set(vid, false);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        dev.data().set_vlan(vid, false)
     }
 
     /// Looks for what was sent, in case an interrupt was lost. The stack has logged it already.

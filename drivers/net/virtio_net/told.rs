@@ -13,29 +13,65 @@ use crate::{
 };
 use guest::net::{
     address::MacAddr,
-    device::Device,
+    device::{
+        self,
+        Device, //
+    },
     filter::RxMode, //
 };
-use kernel::prelude::*;
+use kernel::{
+    bitmap::BitmapVec,
+    prelude::*, //
+};
 
-/// What was told last. The numbers of queues and the address are the stack's to remember.
+/// How many VLANs there can be.
+const VLANS: usize = 4096;
+
+/// What was told last. The number of queues, the address and whether packets may be merged are the stack's to remember.
 pub(crate) struct Told {
     /// What is received, if anything was said about it.
     pub(crate) filter: Option<Filter>,
     /// The VLANs that are received.
-    pub(crate) vlans: Vlans,
-    /// Packets of a stream may be merged.
-    pub(crate) merge: bool,
+    vlans: BitmapVec,
 }
 
 impl Told {
-    /// What a device takes for granted.
-    pub(crate) const fn new() -> Self {
-        Self {
+    /// Begins with nothing told.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
             filter: None,
-            vlans: Vlans([0; VLAN_WORDS]),
-            merge: true,
+            vlans: BitmapVec::new(VLANS, GFP_KERNEL)?,
+        })
+    }
+
+    /// Notes whether a VLAN is received.
+    pub(crate) fn set_vlan(&mut self, vid: u16, member: bool) {
+        let vid = usize::from(vid);
+
+        if vid >= VLANS {
+            return;
         }
+        if member {
+            self.vlans.set_bit(vid);
+        } else {
+            self.vlans.clear_bit(vid);
+        }
+    }
+
+    /// Returns the VLANs that are received.
+    fn vlans(&self) -> impl Iterator<Item = u16> + '_ {
+        let mut start = 0;
+
+        core::iter::from_fn(move || {
+            let vid = (start < VLANS).then(|| self.vlans.next_bit(start))??;
+            start = vid + 1;
+            // CAST: Less than `VLANS`.
+            Some(vid as u16)
+        })
     }
 }
 
@@ -74,32 +110,6 @@ impl Filter {
     }
 }
 
-/// How many words the set of all VLANs has.
-const VLAN_WORDS: usize = 4096 / 64;
-
-/// A set of VLANs.
-pub(crate) struct Vlans([u64; VLAN_WORDS]);
-
-impl Vlans {
-    /// Puts a VLAN into the set, or takes it out.
-    pub(crate) fn set(&mut self, vid: u16, member: bool) {
-        if let Some(word) = self.0.get_mut(usize::from(vid / 64)) {
-            let bit = 1 << (vid % 64);
-
-            *word = if member { *word | bit } else { *word & !bit };
-        }
-    }
-
-    /// Returns the members.
-    fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0u16..).zip(&self.0).flat_map(|(index, word)| {
-            (0..64)
-                .filter(move |bit| word >> bit & 1 != 0)
-                .map(move |bit| index.wrapping_mul(64).wrapping_add(bit))
-        })
-    }
-}
-
 /// Tells a device that has been reset everything again. Under the rtnl lock.
 pub(crate) fn again(dev: &Device<Interface>) -> Result {
     let data = dev.data();
@@ -115,12 +125,17 @@ pub(crate) fn again(dev: &Device<Interface>) -> Result {
 
     let told = data.told.lock();
     if let Some(control) = data.control(Feature::CtrlVlan) {
-        for vid in told.vlans.iter() {
-            control.add_vlan(vid)?;
+        for vid in told.vlans() {
+            control.set_vlan(vid, true)?;
         }
     }
-    if let (Some(control), false) = (data.control(Feature::CtrlGuestOffloads), told.merge) {
-        control.set_guest_offloads(config::guest_offloads(&data.features, false))?;
+    // A device begins with all that was negotiated.
+    let merge = dev.features().contains(device::Features::GRO_HW);
+    let offloads = config::guest_offloads(&data.features, merge);
+    if offloads != config::guest_offloads(&data.features, true) {
+        if let Some(control) = data.control(Feature::CtrlGuestOffloads) {
+            control.set_guest_offloads(offloads)?;
+        }
     }
     if let (Some(control), Some(filter)) = (data.control(Feature::CtrlRx), &told.filter) {
         filter.tell(control)?;

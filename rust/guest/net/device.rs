@@ -249,6 +249,15 @@ impl<T: Operations> Device<T> {
         unsafe { bindings::netdev_notify_peers(self.as_raw()) };
     }
 
+    /// Returns what the device can do now. It changes under the rtnl lock.
+    pub fn features(&self) -> Features {
+        // SAFETY: By the type invariant the device is valid.
+        let features = unsafe { addr_of!((*self.as_raw()).features) };
+
+        // SAFETY: As above; a change is one write.
+        Features(unsafe { features.read_volatile() })
+    }
+
     /// Returns the address. It changes under the rtnl lock.
     pub fn address(&self) -> [u8; 6] {
         // SAFETY: By the type invariant the device is valid.
