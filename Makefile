@@ -39,6 +39,7 @@ help:
 	@echo '  FLAVOUR=amd64         another flavour than cloud-amd64'
 	@echo '  KERNEL=sanitizer      the kernel of test-sanitize'
 	@echo '  KDIR=DIR              the kernel that was built in DIR, with its Rust metadata'
+	@echo '  MINUTES=N             start no test later than that (test, test-sanitize)'
 	@echo '  V=1, JOBS=N           show the commands of kbuild; run N at a time'
 	@echo '  DEBIAN_MIRROR=URL     another mirror than the one this machine'"'"'s apt uses'
 	@echo '  DESTDIR=DIR           install below DIR'
@@ -47,13 +48,20 @@ help:
 modules:
 	@scripts/build-modules --running
 
-.PHONY: demo shell test
-demo shell test:
+.PHONY: demo shell
+demo shell:
 	@scripts/harness $@
+
+# From the start of the command on: what it builds first takes its share.
+time = $(if $(MINUTES),--minutes '$(MINUTES)' --since $$(date +%s))
+
+.PHONY: test
+test:
+	@scripts/harness test $(time)
 
 .PHONY: test-sanitize
 test-sanitize:
-	@scripts/harness --sanitizer test --kernel sanitizer
+	@scripts/harness --sanitizer test --kernel sanitizer $(time)
 
 .PHONY: test-install
 test-install:

@@ -31,7 +31,12 @@ use env::Environment;
 use guest::Image;
 use std::{
     process::ExitCode,
-    sync::Arc, //
+    sync::Arc,
+    time::{
+        Duration,
+        SystemTime,
+        UNIX_EPOCH, //
+    }, //
 };
 
 /// Runs the modules in guests.
@@ -67,6 +72,24 @@ struct TestArguments {
     /// How many guests with two CPUs run at once
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     jobs: u32,
+    /// Start no test later than this many minutes from now
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Count them from this time, in seconds since 1970
+    #[arg(long, value_name = "SECONDS", requires = "minutes")]
+    since: Option<u64>,
+}
+
+impl TestArguments {
+    /// Returns after when no test is started, if there is a limit.
+    fn until(&self) -> Option<SystemTime> {
+        let since = self.since.map_or(Some(SystemTime::now()), |seconds| {
+            UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+        });
+        let minutes = self.minutes?;
+
+        since?.checked_add(Duration::from_secs(minutes.checked_mul(60)?))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -119,6 +142,7 @@ fn test(arguments: &TestArguments) -> Result<bool> {
     let options = runner::Options {
         jobs: arguments.jobs,
         sanitizer: arguments.kernel == Kernel::Sanitizer,
+        until: arguments.until(),
     };
     runner::run(&env, image, &tests, &options)
 }
@@ -128,6 +152,7 @@ fn test_install() -> Result<bool> {
     let options = runner::Options {
         jobs: 2,
         sanitizer: false,
+        until: None,
     };
     runner::run(&env, image, &tests::debian::tests(), &options)
 }

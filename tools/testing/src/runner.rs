@@ -26,6 +26,11 @@ use anyhow::{
     Result, //
 };
 use std::{
+    fmt::{
+        self,
+        Display,
+        Formatter, //
+    },
     fs,
     path::PathBuf,
     sync::{
@@ -38,7 +43,8 @@ use std::{
     thread,
     time::{
         Duration,
-        Instant, //
+        Instant,
+        SystemTime, //
     },
 };
 
@@ -51,6 +57,8 @@ pub struct Options {
     pub jobs: u32,
     /// Whether the kernel is the sanitizer one.
     pub sanitizer: bool,
+    /// No test is started after this.
+    pub until: Option<SystemTime>,
 }
 
 /// How many tests ended in which way.
@@ -59,6 +67,27 @@ struct Totals {
     passed: usize,
     failed: usize,
     skipped: usize,
+    /// Not started, as the time was over.
+    late: usize,
+}
+
+impl Totals {
+    /// Where there was no time for any test, nothing is known.
+    fn all_well(&self) -> bool {
+        self.failed == 0 && (self.passed != 0 || self.late == 0)
+    }
+}
+
+impl Display for Totals {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        for (number, what) in [(self.skipped, "skipped"), (self.late, "not started")] {
+            if number != 0 {
+                write!(f, ", {number} {what}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A test that is running.
@@ -103,6 +132,12 @@ pub fn run(
         let mut running: Vec<Running> = Vec::new();
 
         loop {
+            if options.until.is_some_and(|until| SystemTime::now() > until) {
+                for index in waiting.drain(..).rev() {
+                    println!("late  {:width$}  no time was left", tests[index].name);
+                    totals.late += 1;
+                }
+            }
             // The next test that fits; one that is larger than everything runs alone.
             while let Some(&index) = waiting.last() {
                 let busy: u32 = running.iter().map(|run| tests[run.index].weight()).sum();
@@ -167,12 +202,8 @@ pub fn run(
     if process::interrupted() {
         bail!("interrupted");
     }
-    print!("{} passed, {} failed", totals.passed, totals.failed);
-    match totals.skipped {
-        0 => println!(),
-        skipped => println!(", {skipped} skipped"),
-    }
-    Ok(totals.failed == 0)
+    println!("{totals}");
+    Ok(totals.all_well())
 }
 
 fn log_path(env: &Environment, options: &Options, name: &str) -> PathBuf {
@@ -301,5 +332,37 @@ fn report(
         let _ = fs::remove_file(log);
     } else if log.exists() {
         println!("      log: {}", log.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_leaves_nothing_out() {
+        let totals = Totals {
+            passed: 3,
+            failed: 1,
+            skipped: 0,
+            late: 2,
+        };
+        assert_eq!(totals.to_string(), "3 passed, 1 failed, 2 not started");
+        assert!(!totals.all_well());
+    }
+
+    #[test]
+    fn no_time_for_any_test_is_a_failure() {
+        let totals = |passed, late| Totals {
+            passed,
+            failed: 0,
+            skipped: 5,
+            late,
+        };
+        assert!(totals(4, 9).all_well());
+        assert!(!totals(0, 9).all_well());
+        // Those of a filter may all be for another kernel.
+        assert!(totals(0, 0).all_well());
+        assert_eq!(totals(0, 0).to_string(), "0 passed, 0 failed, 5 skipped");
     }
 }

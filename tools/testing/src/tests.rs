@@ -179,6 +179,8 @@ pub fn all() -> Vec<Test> {
         host::tests(),
         harness::tests(),
         build::tests(),
+        // What only the sanitizer kernel shows comes before what it shows once more.
+        faults::tests(),
         integrity::tests(),
         net::tests(),
         control::tests(),
@@ -188,7 +190,6 @@ pub fn all() -> Vec<Test> {
         refusals::tests(),
         samples::tests(),
         scripts::tests(),
-        faults::tests(),
     ]
     .into_iter()
     .flatten()
