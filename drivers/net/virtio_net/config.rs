@@ -3,6 +3,7 @@
 //! The device's configuration (VirtIO 1.3, 5.1.3 and 5.1.4), and what follows from it for the interface.
 
 use crate::{
+    hash::Limits,
     header::Segments,
     rx::{
         FRAME_OVERHEAD,
@@ -76,6 +77,10 @@ guest::virtio_features! {
         GuestUso6 = 55,
         /// The device cuts packets of UDP.
         HostUso = 56,
+        /// Received packets come with a hash.
+        HashReport = 57,
+        /// The device spreads packets over the receive queues by their hash.
+        Rss = 60,
     }
 }
 
@@ -176,11 +181,13 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
             Feature::GuestAnnounce,
             Feature::Mq,
             Feature::CtrlMacAddr,
+            Feature::HashReport,
+            Feature::Rss,
         ] {
             features.remove(feature);
         }
     }
-    if features.contains(Feature::Mq) {
+    if features.contains(Feature::Mq) || features.contains(Feature::Rss) {
         let pairs = dev.read(MAX_VIRTQUEUE_PAIRS);
 
         if !(1..=MAX_PAIRS).contains(&pairs) {
@@ -189,7 +196,18 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
                 "the device has {pairs} pairs of queues, 1 to {MAX_PAIRS} can be driven; one is used\n"
             );
             features.remove(Feature::Mq);
+            features.remove(Feature::Rss);
         }
+    }
+    if (features.contains(Feature::HashReport) || features.contains(Feature::Rss))
+        && Limits::read(dev, features).is_none()
+    {
+        dev_warn!(
+            dev,
+            "the device hashes nothing, or takes too short a key or table; hashes are not used\n"
+        );
+        features.remove(Feature::HashReport);
+        features.remove(Feature::Rss);
     }
 
     // A packet of several is larger than a buffer and lacks a checksum (5.1.3.1).
@@ -248,7 +266,7 @@ pub(crate) fn mtu(
 ///
 /// [`EINVAL`]: it is another number than [`validate`] has seen.
 pub(crate) fn pairs(dev: &virtio::Device<Core<'_>>, features: &Features<Feature>) -> Result<u16> {
-    if !features.contains(Feature::Mq) {
+    if !features.contains(Feature::Mq) && !features.contains(Feature::Rss) {
         return Ok(1);
     }
 
@@ -261,6 +279,30 @@ pub(crate) fn pairs(dev: &virtio::Device<Core<'_>>, features: &Features<Feature>
         return Err(EINVAL);
     }
     Ok(pairs)
+}
+
+/// Returns what the device can do with hashes, if it has any.
+///
+/// # Errors
+///
+/// [`EINVAL`]: it can do less than [`validate`] has seen.
+pub(crate) fn hashes(
+    dev: &virtio::Device<Core<'_>>,
+    features: &Features<Feature>,
+) -> Result<Option<Limits>> {
+    if !features.contains(Feature::HashReport) && !features.contains(Feature::Rss) {
+        return Ok(None);
+    }
+
+    let limits = Limits::read(dev, features);
+    if limits.is_none() {
+        dev_err!(
+            dev,
+            "the device has changed meanwhile what it can hash; not driven\n"
+        );
+        return Err(EINVAL);
+    }
+    Ok(limits)
 }
 
 /// Returns how many units a buffer takes that holds every frame by itself, if it can be had.
@@ -317,6 +359,10 @@ pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, devi
         if features.contains(Feature::CtrlGuestOffloads) {
             changeable |= device::Features::GRO_HW;
         }
+    }
+    if features.contains(Feature::HashReport) {
+        changeable |= device::Features::RXHASH;
+        active |= device::Features::RXHASH;
     }
     if features.contains(Feature::CtrlVlan) {
         active |= device::Features::VLAN_FILTER;

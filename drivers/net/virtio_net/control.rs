@@ -58,6 +58,8 @@ impl Command {
     const VLAN_DEL: Self = Self(2, 1);
     const ANNOUNCE_ACK: Self = Self(3, 0);
     const MQ_VQ_PAIRS_SET: Self = Self(4, 0);
+    const MQ_RSS_CONFIG: Self = Self(4, 1);
+    const MQ_HASH_CONFIG: Self = Self(4, 2);
     const GUEST_OFFLOADS_SET: Self = Self(5, 0);
 }
 
@@ -147,6 +149,16 @@ impl Control {
     /// Has the device use the first `pairs` pairs of queues.
     pub(crate) fn set_pairs(&self, pairs: u16) -> Result {
         self.send_bytes(Command::MQ_VQ_PAIRS_SET, &pairs.to_le_bytes())
+    }
+
+    /// Has the device spread packets by their hash: `message` is a `struct virtio_net_rss_config`.
+    pub(crate) fn set_rss(&self, message: KVec<u8>) -> Result {
+        self.send(Command::MQ_RSS_CONFIG, message)
+    }
+
+    /// Has the device report hashes: `message` is a `struct virtio_net_hash_config`.
+    pub(crate) fn set_hash(&self, message: KVec<u8>) -> Result {
+        self.send(Command::MQ_HASH_CONFIG, message)
     }
 
     /// Sets what the device may leave to the guest: bits of feature numbers.

@@ -9,6 +9,7 @@ use crate::{
         MAC, //
     },
     control::Control,
+    hash::Hashing,
     header::{
         Format,
         Rules, //
@@ -25,6 +26,7 @@ use crate::{
         Role, //
     },
     rx::{
+        Peers,
         Receiver,
         Sizing,
         MEMORY, //
@@ -197,13 +199,22 @@ fn interface(
     control: Option<Arc<Control>>,
 ) -> Result<ARef<Device<Interface>>> {
     let mergeable = features.contains(Feature::MrgRxbuf);
-    let format = Format::new(features.is_modern(), mergeable);
+    let format = Format::new(
+        features.is_modern(),
+        mergeable,
+        features.contains(Feature::HashReport),
+    );
     let mtu = config::mtu(dev, &features)?;
     let single = config::single_units(mtu.unwrap_or(config::DEFAULT_MTU)).ok_or(EINVAL)?;
 
     let mut receivers = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
     let mut senders = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
     let mut pairs = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
+    let peers = if features.contains(Feature::Rss) {
+        Some(Peers::new(queues.iter().map(|pair| &pair.rx))?)
+    } else {
+        None
+    };
     // Those of the first pair stand for all.
     let mut rings = None;
     for (index, queues) in (0u16..).zip(queues) {
@@ -229,7 +240,7 @@ fn interface(
 
         receivers.push(
             ReceiveQueue {
-                handler: Receiver::new(index, format, rules, sizing, rx_stats),
+                handler: Receiver::new(index, format, rules, sizing, peers.clone(), rx_stats),
                 shared: queues.rx.clone(),
                 pool: Some(page_pool::Params {
                     order,
@@ -257,7 +268,11 @@ fn interface(
             GFP_KERNEL,
         )?;
     }
-    let told = Told::new()?;
+    let hashing = match config::hashes(dev, &features)? {
+        Some(limits) => Some(Hashing::new(limits)?),
+        None => None,
+    };
+    let told = Told::new(hashing)?;
     let data = try_pin_init!(Interface {
         vdev: dev.into(),
         features,
@@ -283,7 +298,7 @@ fn interface(
         mtu.unwrap_or(config::DEFAULT_MTU),
     );
     if features.any_layout() {
-        // CAST: At most 12.
+        // CAST: At most 20.
         net.set_needed_headroom(format.len() as u16);
     }
     net.set_carrier_off();

@@ -14,6 +14,9 @@ pub(crate) const LEN: usize = 12;
 /// The header of a legacy device without mergeable buffers.
 pub(crate) const LEGACY_LEN: usize = 10;
 
+/// The header is this long when it has a hash: with VIRTIO_NET_F_HASH_REPORT.
+pub(crate) const HASH_LEN: usize = 20;
+
 /// `flags`: a checksum is missing, at `csum_start` plus `csum_offset`.
 pub(crate) const NEEDS_CSUM: u8 = 1;
 
@@ -44,30 +47,48 @@ const MIN_NETWORK_HEADER: u16 = 20;
 /// The length of a checksum.
 const CHECKSUM_LEN: u32 = 2;
 
+/// What a header has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Layout {
+    /// What packets need that are left to the device in part: [`LEGACY_LEN`].
+    Short,
+    /// It counts buffers as well: [`LEN`].
+    Long,
+    /// And it has a hash: [`HASH_LEN`].
+    Hash,
+}
+
 /// How a device wants and writes headers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Format {
-    /// The header counts buffers.
-    pub(crate) long: bool,
+    /// What a header has.
+    pub(crate) layout: Layout,
     /// The fields are big endian: a legacy device's are the guest's.
     pub(crate) big_endian: bool,
 }
 
 impl Format {
-    /// Returns the format for a device: `modern` with VIRTIO_F_VERSION_1, `mergeable` with VIRTIO_NET_F_MRG_RXBUF.
-    pub(crate) const fn new(modern: bool, mergeable: bool) -> Self {
+    /// Returns the format for a device: `modern` with VIRTIO_F_VERSION_1, `mergeable` with VIRTIO_NET_F_MRG_RXBUF, `hash` with
+    /// VIRTIO_NET_F_HASH_REPORT, which only a modern one has.
+    pub(crate) const fn new(modern: bool, mergeable: bool, hash: bool) -> Self {
         Self {
-            long: modern || mergeable,
+            layout: if modern && hash {
+                Layout::Hash
+            } else if modern || mergeable {
+                Layout::Long
+            } else {
+                Layout::Short
+            },
             big_endian: !modern && cfg!(target_endian = "big"),
         }
     }
 
     /// Returns the length of a header.
     pub(crate) const fn len(&self) -> usize {
-        if self.long {
-            LEN
-        } else {
-            LEGACY_LEN
+        match self.layout {
+            Layout::Short => LEGACY_LEN,
+            Layout::Long => LEN,
+            Layout::Hash => HASH_LEN,
         }
     }
 
@@ -184,6 +205,29 @@ impl Segments {
     }
 }
 
+/// What the device has computed over the headers of a received packet (5.1.6.4.3): each flow has its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hash {
+    /// Over the addresses.
+    Network(u32),
+    /// Over the addresses and the ports.
+    Transport(u32),
+}
+
+impl Hash {
+    /// Reads what follows [`LEN`] bytes of header. A device may well have none.
+    #[inline]
+    pub(crate) fn from_bytes(&[a, b, c, d, report_0, report_1, _, _]: &[u8; 8]) -> Option<Self> {
+        let value = u32::from_le_bytes([a, b, c, d]);
+
+        match u16::from_le_bytes([report_0, report_1]) {
+            1 | 4 | 7 => Some(Self::Network(value)),
+            2 | 3 | 5 | 6 | 8 | 9 => Some(Self::Transport(value)),
+            _ => None,
+        }
+    }
+}
+
 /// A header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Header {
@@ -215,7 +259,8 @@ impl Header {
         header
     }
 
-    /// Returns the bytes for a device. A format that is not [`long`](Format::long) uses the first [`LEGACY_LEN`].
+    /// Returns the bytes for a device. A [short](Layout::Short) layout uses the first [`LEGACY_LEN`]; after them comes the
+    /// room for a hash, which means nothing in this direction.
     #[inline]
     pub(crate) fn to_bytes(self, format: Format) -> [u8; LEN] {
         if self == Self::default() {
@@ -244,8 +289,7 @@ impl Header {
         ]
     }
 
-    /// Reads the bytes of a device. Where the format is not [`long`](Format::long), the last two are not the device's and
-    /// are ignored.
+    /// Reads the bytes of a device. Of a [short](Layout::Short) layout the last two are not the device's and are ignored.
     #[inline]
     pub(crate) fn from_bytes(bytes: &[u8; LEN], format: Format) -> Self {
         let [flags, gso_type, a0, a1, b0, b1, c0, c1, d0, d1, e0, e1] = *bytes;
@@ -257,10 +301,9 @@ impl Header {
             gso_size: format.decode([b0, b1]),
             csum_start: format.decode([c0, c1]),
             csum_offset: format.decode([d0, d1]),
-            num_buffers: if format.long {
-                format.decode([e0, e1])
-            } else {
-                0
+            num_buffers: match format.layout {
+                Layout::Short => 0,
+                Layout::Long | Layout::Hash => format.decode([e0, e1]),
             },
         }
     }

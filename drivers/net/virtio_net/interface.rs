@@ -13,6 +13,7 @@ use crate::{
         rx,
         tx, //
     },
+    hash::Hashing,
     pairs::{
         self,
         Pair, //
@@ -32,7 +33,10 @@ use guest::{
             Device,
             Stats, //
         },
-        ethtool,
+        ethtool::{
+            self,
+            rxfh, //
+        },
         filter::RxMode, //
     },
     virtio::{
@@ -250,6 +254,36 @@ impl ethtool::Operations for Interface {
         pairs::set(dev, pairs)
     }
 
+    fn rxfh_sizes(dev: &Device<Self>) -> rxfh::Sizes {
+        let told = dev.data().get_ref().told.lock();
+
+        told.hashing
+            .as_ref()
+            .map(Hashing::sizes)
+            .unwrap_or_default()
+    }
+
+    fn rxfh(dev: &Device<Self>, table: &mut [u32], key: &mut [u8]) {
+        if let Some(hashing) = &dev.data().get_ref().told.lock().hashing {
+            hashing.show(table, key);
+        }
+    }
+
+    fn set_rxfh(dev: &Device<Self>, table: Option<&[u32]>, key: Option<&[u8]>) -> Result {
+        rehash(dev, |hashing| hashing.set(table, key))
+    }
+
+    fn hash_fields(dev: &Device<Self>, flow: rxfh::Flow) -> rxfh::Fields {
+        match &dev.data().get_ref().told.lock().hashing {
+            Some(hashing) => hashing.fields(flow),
+            None => rxfh::Fields::Nothing,
+        }
+    }
+
+    fn set_hash_fields(dev: &Device<Self>, flow: rxfh::Flow, fields: rxfh::Fields) -> Result {
+        rehash(dev, |hashing| hashing.set_fields(flow, fields))
+    }
+
     fn rx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]) {
         if let Some(pair) = dev.data().pairs.get(queue) {
             copy(&pair.rx.read(), values);
@@ -261,6 +295,21 @@ impl ethtool::Operations for Interface {
             copy(&pair.tx.read(), values);
         }
     }
+}
+
+/// Changes how packets are hashed, if the device takes it over. Under the rtnl lock.
+fn rehash(dev: &Device<Interface>, change: impl FnOnce(&mut Hashing) -> Result) -> Result {
+    let data = dev.data();
+    let mut told = data.told.lock();
+    let mut hashing = told.hashing.as_ref().ok_or(EOPNOTSUPP)?.copy()?;
+
+    change(&mut hashing)?;
+    hashing
+        // CAST: It has been made of a 16-bit number.
+        .tell(&data, dev.channels().active as u16)
+        .inspect_err(|error| data.complain("how packets are hashed", *error))?;
+    told.hashing = Some(hashing);
+    Ok(())
 }
 
 fn add(sums: &mut [u64], values: &[u64]) {

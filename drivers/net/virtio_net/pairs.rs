@@ -11,6 +11,7 @@ use crate::{
         rx,
         tx, //
     },
+    hash::Hashing,
     interface::Interface, //
 };
 use guest::{
@@ -98,38 +99,57 @@ pub(crate) fn start(dev: &Device<Interface>) -> Result<u16> {
     let cpus = u16::try_from(cpu::online().count()).unwrap_or(u16::MAX);
     let wanted = u16::try_from(data.pairs.len())?.min(cpus).max(1);
 
-    let active = match data.control(Feature::Mq) {
-        // A device begins with one.
-        Some(control) if wanted > 1 => match control.set_pairs(wanted) {
-            Ok(()) => wanted,
-            Err(error) => {
-                data.complain("the number of queues", error);
-                1
-            }
-        },
-        _ => 1,
-    };
-    spread(dev, active)?;
-    Ok(active)
+    if set(dev, wanted).is_ok() {
+        return Ok(wanted);
+    }
+    // A device begins with one pair, and without hashes.
+    data.told.lock().hashing = None;
+    spread(dev, 1)?;
+    Ok(1)
 }
 
-/// Has a device that was reset use `active` pairs, as before.
+/// Has a device that was reset use `active` pairs, and hash, as before.
 pub(crate) fn restart(dev: &Device<Interface>, active: u16) -> Result {
-    if let (Some(control), true) = (dev.data().control(Feature::Mq), active > 1) {
-        control.set_pairs(active)?;
-    }
+    let data = dev.data();
+
+    tell(&data, active, data.told.lock().hashing.as_ref())?;
     spread(dev, active)
 }
 
-/// Has the device use `pairs` pairs.
+/// Has the device use `pairs` pairs. Packets are spread over them all, if the user has not said how.
 pub(crate) fn set(dev: &Device<Interface>, pairs: u16) -> Result {
     let data = dev.data();
-    let control = data.control(Feature::Mq).ok_or(EOPNOTSUPP)?;
+    let mut told = data.told.lock();
+    let mut hashing = told.hashing.as_ref().map(Hashing::copy).transpose()?;
 
-    control
-        .set_pairs(pairs)
+    if let Some(hashing) = &mut hashing {
+        // The stack has seen to it that the user's table fits.
+        if !dev.is_rxfh_configured() {
+            hashing.spread(pairs);
+        }
+    }
+    tell(&data, pairs, hashing.as_ref())
         .inspect_err(|error| data.complain("the number of queues", *error))?;
+    told.hashing = hashing;
+    drop(told);
+
     spread(dev, pairs)
+}
+
+/// Tells the device how many pairs to use and how to hash.
+fn tell(interface: &Interface, pairs: u16, hashing: Option<&Hashing>) -> Result {
+    // With a table its command says the number as well, and the other one would end its use.
+    if hashing.is_none() || !interface.features.contains(Feature::Rss) {
+        match interface.control(Feature::Mq) {
+            Some(control) => control.set_pairs(pairs)?,
+            None if pairs > 1 => return Err(EOPNOTSUPP),
+            None => {}
+        }
+    }
+    match hashing {
+        Some(hashing) => hashing.tell(interface, pairs),
+        None => Ok(()),
+    }
 }
 
 /// Gives each of the first `active` pairs its share of the CPUs: neighbours, which often share a cache.

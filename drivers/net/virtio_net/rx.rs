@@ -10,10 +10,13 @@ use crate::{
     header::{
         Checksum,
         Format,
+        Hash,
         Header,
+        Layout,
         Received,
         Rules,
         Verdict,
+        HASH_LEN,
         LEN, //
     },
     sizing::{
@@ -24,6 +27,7 @@ use crate::{
 use guest::{
     net::{
         buffer::RxBuffer,
+        device::Features,
         napi::{
             Context,
             Handler,
@@ -36,6 +40,7 @@ use guest::{
         },
         skbuff::{
             DropReason,
+            HashLevel,
             PartialChecksum,
             RxSkBuff,
             ETH_HLEN,
@@ -51,6 +56,7 @@ use guest::{
 };
 use kernel::{
     page::PAGE_SIZE,
+    prelude::*,
     sync::Arc, //
 };
 
@@ -83,7 +89,43 @@ pub(crate) struct Receiver {
     rules: Rules,
     sizing: Sizing,
     taken: Taken,
+    peers: Option<Arc<Peers>>,
     stats: Writer<{ counter::COUNT }>,
+}
+
+/// The receive queues of a device that spreads packets by their hash.
+///
+/// QEMU reads from as many sources as there are queues. A packet whose hash puts it into a ring that is empty stops the source
+/// that it came from, until the ring of the same number is kicked, which has no need of that. So when a device wants to know
+/// that one ring has buffers again, it is told of all.
+pub(crate) struct Peers(KVec<Arc<Queue<RxBuffer>>>);
+
+impl Peers {
+    /// Collects the queues.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new<'a>(
+        queues: impl Iterator<Item = &'a Arc<Queue<RxBuffer>>>,
+    ) -> Result<Arc<Self>> {
+        let mut peers = KVec::new();
+
+        for queue in queues {
+            peers.push(queue.clone(), GFP_KERNEL)?;
+        }
+        Ok(Arc::new(Self(peers), GFP_KERNEL)?)
+    }
+
+    /// Kicks all queues. The caller has no lock of any.
+    #[cold]
+    fn kick(&self) {
+        for queue in &self.0 {
+            if let Some(vq) = queue.lock_bh() {
+                vq.notify();
+            }
+        }
+    }
 }
 
 /// Buffers that have been taken from the ring and not looked at yet, so that the queue's lock is not taken for each.
@@ -128,6 +170,7 @@ impl Receiver {
         format: Format,
         rules: Rules,
         sizing: Sizing,
+        peers: Option<Arc<Peers>>,
         stats: Writer<{ counter::COUNT }>,
     ) -> Self {
         Self {
@@ -136,6 +179,7 @@ impl Receiver {
             rules,
             sizing,
             taken: Taken::new(),
+            peers,
             stats,
         }
     }
@@ -214,13 +258,13 @@ impl Receiver {
         queue: &Queue<RxBuffer>,
         cx: &Context<'_>,
     ) -> core::result::Result<RxSkBuff, usize> {
-        // CAST: At most 12.
+        // CAST: At most 20.
         let skip = self.format.len() as u32;
         let data_len = match len.checked_sub(skip) {
             Some(data_len) if data_len >= ETH_HLEN => data_len,
             _ => return Err(counter::SHORT),
         };
-        let header = buffer.read::<LEN>().ok_or(counter::SHORT)?;
+        let (header, hash) = self.header(&buffer, cx).ok_or(counter::SHORT)?;
         let Received {
             verdict,
             buffers,
@@ -235,6 +279,11 @@ impl Receiver {
         } else {
             built?
         };
+        match hash {
+            Some(Hash::Network(hash)) => skb.set_hash(hash, HashLevel::Network),
+            Some(Hash::Transport(hash)) => skb.set_hash(hash, HashLevel::Transport),
+            None => {}
+        }
 
         if segmented {
             // Its header is about the checksum too.
@@ -261,6 +310,22 @@ impl Receiver {
             }
         }
         Ok(skb)
+    }
+
+    /// Copies the header before a packet, and reads the hash if there is one and the stack wants it.
+    #[inline]
+    fn header(&self, buffer: &RxBuffer, cx: &Context<'_>) -> Option<([u8; LEN], Option<Hash>)> {
+        if self.format.layout != Layout::Hash {
+            return Some((buffer.read()?, None));
+        }
+
+        let bytes = buffer.read::<HASH_LEN>()?;
+        let hash = if cx.features().contains(Features::RXHASH) {
+            bytes.last_chunk().and_then(Hash::from_bytes)
+        } else {
+            None
+        };
+        Some((*bytes.first_chunk()?, hash))
     }
 
     /// Appends `more` buffers. They are used up even if the packet is lost already.
@@ -323,6 +388,9 @@ impl Handler for Receiver {
         if let Some(mut vq) = queue.lock_bh() {
             vq.kick();
         }
+        if let Some(peers) = &self.peers {
+            peers.kick();
+        }
     }
 
     fn poll(&mut self, queue: &Self::Shared, cx: &mut Context<'_>) -> Progress {
@@ -353,6 +421,9 @@ impl Handler for Receiver {
             if vq.num_free() > budget.min(vq.size()) / 2 {
                 enough = self.refill(&mut vq, &mut pool, units, &mut counts);
             }
+        }
+        if let (Some(peers), true) = (&self.peers, counts[counter::KICKS] != 0) {
+            peers.kick();
         }
         self.stats.add_all(&counts);
 

@@ -8,6 +8,7 @@ use crate::{
         Feature, //
     },
     control::Control,
+    hash::Hashing,
     interface::Interface,
     pairs, //
 };
@@ -33,18 +34,21 @@ pub(crate) struct Told {
     pub(crate) filter: Option<Filter>,
     /// The VLANs that are received.
     vlans: BitmapVec,
+    /// How packets are hashed, if they are.
+    pub(crate) hashing: Option<Hashing>,
 }
 
 impl Told {
-    /// Begins with nothing told.
+    /// Begins with nothing told, and with `hashing` to be told.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(hashing: Option<Hashing>) -> Result<Self> {
         Ok(Self {
             filter: None,
             vlans: BitmapVec::new(VLANS, GFP_KERNEL)?,
+            hashing,
         })
     }
 

@@ -12,12 +12,12 @@ use crate::{
         Checksum,
         Format,
         Header,
+        Layout,
         Segmentation,
         GSO_ECN,
         GSO_TCPV4,
         GSO_TCPV6,
-        GSO_UDP_L4,
-        LEGACY_LEN, //
+        GSO_UDP_L4, //
     },
     interface::Interface,
 };
@@ -96,12 +96,16 @@ impl Sender {
         };
 
         skb.timestamp();
-        let frame = if format.long {
-            TxFrame::new(skb, &header, any_layout)
-        } else {
-            match header.first_chunk::<LEGACY_LEN>() {
-                Some(header) => TxFrame::new(skb, header, any_layout),
-                None => return Err(EINVAL),
+        let frame = match format.layout {
+            Layout::Short => {
+                let [header @ .., _, _] = header;
+                TxFrame::new(skb, &header, any_layout)
+            }
+            Layout::Long => TxFrame::new(skb, &header, any_layout),
+            Layout::Hash => {
+                let [a, b, c, d, e, f, g, h, i, j, k, l] = header;
+                let header = [a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 0, 0, 0, 0, 0];
+                TxFrame::new(skb, &header, any_layout)
             }
         };
         vq.add_outbuf(frame).map_err(|rejected| {

@@ -4,7 +4,7 @@
 //!
 //! # Limitations
 //!
-//! - No XDP or AF_XDP, no receive side scaling.
+//! - No XDP or AF_XDP.
 //! - Without mergeable receive buffers the largest MTU is about 15 KiB, and no packet is received as several in one.
 //!
 //! `Documentation/admin-guide/virtio-net.md` says how to use it.
@@ -15,6 +15,7 @@ mod config;
 mod control;
 mod counters;
 mod driver;
+mod hash;
 mod header;
 mod interface;
 mod link;

@@ -252,10 +252,7 @@ impl<T: Operations> Device<T> {
     /// Returns what the device can do now. It changes under the rtnl lock.
     pub fn features(&self) -> Features {
         // SAFETY: By the type invariant the device is valid.
-        let features = unsafe { addr_of!((*self.as_raw()).features) };
-
-        // SAFETY: As above; a change is one write.
-        Features(unsafe { features.read_volatile() })
+        unsafe { Features::of(self.as_raw()) }
     }
 
     /// Returns the address. It changes under the rtnl lock.

@@ -4,6 +4,8 @@
 //!
 //! C header: [`include/linux/ethtool.h`](srctree/include/linux/ethtool.h)
 
+pub mod rxfh;
+
 use super::device::{
     self,
     Device, //
@@ -118,6 +120,35 @@ pub trait Operations: device::Operations {
         Err(EOPNOTSUPP)
     }
 
+    /// Returns how large the table and the key are by which packets are spread over the receive queues.
+    fn rxfh_sizes(dev: &Device<Self>) -> rxfh::Sizes {
+        let _ = dev;
+        rxfh::Sizes::default()
+    }
+
+    /// Fills in the table, whose entries are numbers of queues, and the key. Either may be empty: nobody asks for it.
+    fn rxfh(dev: &Device<Self>, table: &mut [u32], key: &mut [u8]) {
+        let _ = (dev, table, key);
+    }
+
+    /// The user wants another table, of queues that are in use, or another key. Under the rtnl lock.
+    fn set_rxfh(dev: &Device<Self>, table: Option<&[u32]>, key: Option<&[u8]>) -> Result {
+        let _ = (dev, table, key);
+        Err(EOPNOTSUPP)
+    }
+
+    /// Returns what the hash of such a packet is over.
+    fn hash_fields(dev: &Device<Self>, flow: rxfh::Flow) -> rxfh::Fields {
+        let _ = (dev, flow);
+        rxfh::Fields::Nothing
+    }
+
+    /// The user wants the hash of such packets over these fields. Under the rtnl lock.
+    fn set_hash_fields(dev: &Device<Self>, flow: rxfh::Flow, fields: rxfh::Fields) -> Result {
+        let _ = (dev, flow, fields);
+        Err(EOPNOTSUPP)
+    }
+
     /// Fills in the statistics of a receive queue, in the order of their names.
     fn rx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]);
 
@@ -175,6 +206,13 @@ impl<T: Operations> Callbacks<T> {
         get_strings: Some(Self::get_strings),
         get_sset_count: Some(Self::get_sset_count),
         get_ethtool_stats: Some(Self::get_ethtool_stats),
+        get_rx_ring_count: Some(Self::get_rx_ring_count),
+        get_rxfh_key_size: Some(Self::get_rxfh_key_size),
+        get_rxfh_indir_size: Some(Self::get_rxfh_indir_size),
+        get_rxfh: Some(Self::get_rxfh),
+        set_rxfh: Some(Self::set_rxfh),
+        get_rxfh_fields: Some(Self::get_rxfh_fields),
+        set_rxfh_fields: Some(Self::set_rxfh_fields),
         get_ts_info: Some(ethtool_op_get_ts_info),
         get_link_ksettings: Some(Self::get_link_ksettings),
         set_link_ksettings: Some(Self::set_link_ksettings),

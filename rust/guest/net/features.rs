@@ -5,9 +5,12 @@
 //! C header: [`include/linux/netdev_features.h`](srctree/include/linux/netdev_features.h)
 
 use crate::bindings;
-use core::ops::{
-    BitOr,
-    BitOrAssign, //
+use core::{
+    ops::{
+        BitOr,
+        BitOrAssign, //
+    },
+    ptr::addr_of, //
 };
 
 /// What a device can do: the `NETIF_F_` bits.
@@ -43,11 +46,27 @@ features! {
     RXCSUM = NETIF_F_RXCSUM_BIT;
     /// The device merges received packets of a stream into one.
     GRO_HW = NETIF_F_GRO_HW_BIT;
+    /// Received packets come with a hash of their addresses.
+    RXHASH = NETIF_F_RXHASH_BIT;
     /// Packets of VLANs that nobody asked for are left out.
     VLAN_FILTER = NETIF_F_HW_VLAN_CTAG_FILTER_BIT;
 }
 
 impl Features {
+    /// Returns what a device can do now. It changes under the rtnl lock.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is valid.
+    #[inline]
+    pub(super) unsafe fn of(dev: *const bindings::net_device) -> Self {
+        // SAFETY: By the safety requirements.
+        let features = unsafe { addr_of!((*dev).features) };
+
+        // SAFETY: As above; a change is one write.
+        Self(unsafe { features.read_volatile() })
+    }
+
     /// Returns whether all of `other` is in this.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

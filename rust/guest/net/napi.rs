@@ -17,10 +17,13 @@
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
-use super::page_pool::{
-    Params,
-    Pool,
-    PoolRef, //
+use super::{
+    features::Features,
+    page_pool::{
+        Params,
+        Pool,
+        PoolRef, //
+    }, //
 };
 use crate::{
     bindings,
@@ -105,6 +108,15 @@ impl Context<'_> {
     #[inline]
     pub fn pool(&mut self) -> Option<PoolRef<'_>> {
         self.pool.as_deref_mut().map(PoolRef::new)
+    }
+
+    /// Returns what the device can do now.
+    #[inline]
+    pub fn features(&self) -> Features {
+        // SAFETY: A NAPI instance that is polled belongs to a valid device.
+        let dev = unsafe { (*self.napi.as_ptr()).dev };
+        // SAFETY: As above.
+        unsafe { Features::of(dev) }
     }
 
     /// Returns the MTU that the device has now.

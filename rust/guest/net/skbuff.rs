@@ -59,6 +59,8 @@ pub enum DropReason {
     NoMemory = bindings::skb_drop_reason_SKB_DROP_REASON_NOMEM,
 }
 
+type Headers = bindings::sk_buff__bindgen_ty_4__bindgen_ty_2;
+
 /// What both directions have in common.
 ///
 /// # Invariants
@@ -117,6 +119,14 @@ impl Owned {
         end.cast()
     }
 
+    /// Returns the fields that are copied with a packet's headers.
+    #[inline]
+    fn headers(&self) -> *mut Headers {
+        // CAST: Both views of the union have the same fields.
+        // SAFETY: By the type invariant `skb` is valid.
+        unsafe { addr_of_mut!((*self.as_ptr()).__bindgen_anon_4).cast() }
+    }
+
     fn free(self, reason: u32) {
         // SAFETY: By the type invariant `skb` is valid and owned; any context is allowed.
         unsafe { bindings::dev_kfree_skb_any_reason(self.into_raw().as_ptr(), reason) };
@@ -161,6 +171,15 @@ pub struct PartialChecksum {
     pub start: u16,
     /// Where the sum goes, counted from `start`.
     pub offset: u16,
+}
+
+/// Which headers a hash of a packet is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum HashLevel {
+    /// The addresses.
+    Network,
+    /// The addresses and the ports.
+    Transport,
 }
 
 /// A packet that the stack wants sent.
@@ -216,11 +235,10 @@ impl TxSkBuff {
     /// Returns where the device is to fill in a checksum, if it is.
     #[inline]
     pub fn partial_checksum(&self) -> Option<PartialChecksum> {
-        let headers = self.headers();
+        let headers = self.0.headers();
 
         // SAFETY: `headers` is valid.
-        let summed =
-            unsafe { bindings::sk_buff__bindgen_ty_4__bindgen_ty_2::ip_summed_raw(headers) };
+        let summed = unsafe { Headers::ip_summed_raw(headers) };
         if u32::from(summed) != bindings::CHECKSUM_PARTIAL {
             return None;
         }
@@ -303,13 +321,6 @@ impl TxSkBuff {
     /// Frees a packet that is not sent. Any context.
     pub fn free(self, reason: DropReason) {
         self.0.free(reason as u32);
-    }
-
-    #[inline]
-    fn headers(&self) -> *const bindings::sk_buff__bindgen_ty_4__bindgen_ty_2 {
-        // CAST: Both views of the union have the same fields.
-        // SAFETY: By the type invariant the packet is valid.
-        unsafe { addr_of!((*self.as_ptr()).__bindgen_anon_4).cast() }
     }
 }
 
@@ -476,19 +487,26 @@ impl RxSkBuff {
         self.head.len()
     }
 
+    /// Gives the packet the hash that the device has computed, over what `level` says, with a key that few know.
+    #[inline]
+    pub fn set_hash(&mut self, hash: u32, level: HashLevel) {
+        let headers = self.head.headers();
+
+        // As `skb_set_hash()` of a packet that has none.
+        // SAFETY: `headers` is valid.
+        unsafe { (*headers).hash = hash };
+        // SAFETY: As above.
+        unsafe { Headers::set_l4_hash_raw(headers, u8::from(level == HashLevel::Transport)) };
+    }
+
     /// Says that the device has verified the checksums.
     #[inline]
     pub fn set_checksum_verified(&mut self) {
-        // CAST: Both views of the union have the same fields.
-        // SAFETY: By the type invariant the packet is valid.
-        let headers = unsafe {
-            addr_of_mut!((*self.head.as_ptr()).__bindgen_anon_4)
-                .cast::<bindings::sk_buff__bindgen_ty_4__bindgen_ty_2>()
-        };
+        let headers = self.head.headers();
 
         // SAFETY: `headers` is valid.
         unsafe {
-            bindings::sk_buff__bindgen_ty_4__bindgen_ty_2::set_ip_summed_raw(
+            Headers::set_ip_summed_raw(
                 headers,
                 // CAST: The constant is 1.
                 bindings::CHECKSUM_UNNECESSARY as u8,
@@ -544,6 +562,7 @@ impl RxSkBuff {
     #[inline]
     pub fn receive(self, queue: u16, cx: &mut Context<'_>) {
         let napi = cx.as_ptr();
+        let headers = self.head.headers();
         let skb = self.head.into_raw().as_ptr();
 
         // SAFETY: A NAPI instance that is polled belongs to a valid device.
@@ -553,12 +572,6 @@ impl RxSkBuff {
         // As `skb_record_rx_queue()`: zero means that none was recorded.
         // SAFETY: The packet is valid.
         unsafe { (*skb).queue_mapping = queue.wrapping_add(1) };
-        // CAST: Both views of the union have the same fields.
-        // SAFETY: The packet is valid.
-        let headers = unsafe {
-            addr_of_mut!((*skb).__bindgen_anon_4)
-                .cast::<bindings::sk_buff__bindgen_ty_4__bindgen_ty_2>()
-        };
         // SAFETY: `headers` is valid.
         unsafe { (*headers).protocol = protocol };
 

@@ -8,6 +8,7 @@ mod control;
 pub mod debian;
 mod faults;
 mod harness;
+mod hash;
 mod host;
 pub mod integrity;
 pub mod net;
@@ -186,6 +187,7 @@ pub fn all() -> Vec<Test> {
         control::tests(),
         offload::tests(),
         queues::tests(),
+        hash::tests(),
         balloon::tests(),
         refusals::tests(),
         samples::tests(),

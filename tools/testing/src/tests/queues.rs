@@ -79,7 +79,7 @@ fn statistic(guest: &mut Guest, name: &str) -> Result<u64> {
 
 /// How busy the queues 0 and 1 have been: those that receive, then those that send. The C driver counts no packets of a queue
 /// where `ethtool` shows it, but its interrupts and notifications can be counted.
-fn activity(guest: &mut Guest, driver: Driver) -> Result<[u64; 4]> {
+pub fn activity(guest: &mut Guest, driver: Driver) -> Result<[u64; 4]> {
     let mut values = [0; 4];
 
     for queue in [0, 1] {
