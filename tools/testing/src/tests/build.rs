@@ -13,9 +13,12 @@ use crate::guest::{
 };
 use anyhow::{
     ensure,
+    Context,
     Result, //
 };
 use std::{
+    fs,
+    path::Path,
     process::Command,
     time::Duration, //
 };
@@ -32,6 +35,7 @@ pub fn tests() -> Vec<Test> {
         check("build/clippy", &["build-modules", "--clippy"]),
         check("build/rustfmt", &["rustfmt", "--check"]),
         check("build/shellcheck", &["shellcheck"]),
+        Test::host("build/blocklist", 60, blocklist),
         Test::guest("build/alone", 60, Spec::q35(), alone),
         Test::guest("build/together", 60, Spec::q35(), |guest, _| {
             together(guest)
@@ -60,6 +64,43 @@ fn check(name: &str, command: &'static [&'static str]) -> Test {
             passed: 1,
             failed: Vec::new(),
         })
+    })
+}
+
+/// What our bindings leave to the kernel's does not depend on whether bindgen found rustfmt.
+fn blocklist(lab: &Lab) -> Result<Tally> {
+    let formatted = lab.env.kdir.join("rust/bindings/bindings_generated.rs");
+    let text = fs::read_to_string(&formatted).context("the kernel's bindings")?;
+    let directory = tempfile::tempdir()?;
+    let bare = directory.path().join("bindings.rs");
+    fs::write(
+        &bare,
+        text.replace('{', " { ")
+            .replace("_unused: [u8; 0]", "_unused : [u8 ; 0]")
+            .replace('\n', " "),
+    )?;
+
+    let script = lab.env.top.join("rust/bindings/blocklist.awk");
+    let list = |file: &Path| -> Result<String> {
+        let (success, text) = lab.run(
+            Command::new("awk").arg("-f").arg(&script).arg(file),
+            Duration::from_secs(60),
+        )?;
+        ensure!(success, "awk: {text}");
+        Ok(text)
+    };
+    let with = list(&formatted)?;
+    let without = list(&bare)?;
+    for name in ["sk_buff", "work_struct", "list_head"] {
+        ensure!(
+            with.split(['|', ' ', '\n']).any(|blocked| blocked == name),
+            "{name} is not left to the kernel's bindings"
+        );
+    }
+    ensure!(with == without, "without rustfmt the list is another one");
+    Ok(Tally {
+        passed: 1,
+        failed: Vec::new(),
     })
 }
 
