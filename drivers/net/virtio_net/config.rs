@@ -81,6 +81,8 @@ guest::virtio_features! {
         HashReport = 57,
         /// The device spreads packets over the receive queues by their hash.
         Rss = 60,
+        /// The configuration has the link's speed and duplex mode.
+        SpeedDuplex = 63,
     }
 }
 
@@ -99,6 +101,12 @@ const MAX_PAIRS: u16 = 256;
 
 /// The MTU.
 pub(crate) const MTU: Field<u16> = Field::new(10);
+
+/// The link's speed, in Mbit/s.
+pub(crate) const SPEED: Field<u32> = Field::new(12);
+
+/// The link's duplex mode.
+pub(crate) const DUPLEX: Field<u8> = Field::new(16);
 
 /// `STATUS`: the link is up.
 pub(crate) const LINK_UP: u16 = 1;

@@ -115,6 +115,14 @@ impl Link {
             duplex: Atomic::new(u32::from(ethtool::DUPLEX_UNKNOWN)),
         }
     }
+
+    /// Takes over new settings, if they mean anything.
+    pub(crate) fn set(&self, new: ethtool::Link) {
+        if new.is_valid() {
+            self.speed.store(new.speed, Relaxed);
+            self.duplex.store(u32::from(new.duplex), Relaxed);
+        }
+    }
 }
 
 #[vtable]
@@ -240,10 +248,7 @@ impl ethtool::Operations for Interface {
     }
 
     fn set_link(dev: &Device<Self>, new: ethtool::Link) {
-        let link = &dev.data().get_ref().link;
-
-        link.speed.store(new.speed, Relaxed);
-        link.duplex.store(u32::from(new.duplex), Relaxed);
+        dev.data().link.set(new);
     }
 
     fn rings(dev: &Device<Self>) -> ethtool::Rings {

@@ -8,13 +8,18 @@ use crate::{
     config::{
         Feature,
         ANNOUNCE,
+        DUPLEX,
         LINK_UP,
+        SPEED,
         STATUS, //
     },
     interface::Interface, //
 };
 use guest::{
-    net::device::Device,
+    net::{
+        device::Device,
+        ethtool, //
+    },
     virtio,
     workqueue::{
         disable_sync,
@@ -109,6 +114,12 @@ impl Monitor {
             }
         }
         if status & LINK_UP != 0 {
+            if data.features.contains(Feature::SpeedDuplex) {
+                data.link.set(ethtool::Link {
+                    speed: self.vdev.read(SPEED),
+                    duplex: self.vdev.read(DUPLEX),
+                });
+            }
             self.dev.carrier_on();
         } else {
             self.dev.carrier_off();

@@ -46,6 +46,20 @@ pub struct Link {
     pub duplex: u8,
 }
 
+impl Link {
+    /// Returns whether these are values that the kernel knows.
+    pub fn is_valid(&self) -> bool {
+        let speed = i32::try_from(self.speed).is_ok() || self.speed == SPEED_UNKNOWN;
+        let duplex = [
+            bindings::DUPLEX_HALF,
+            bindings::DUPLEX_FULL,
+            DUPLEX_UNKNOWN.into(),
+        ];
+
+        speed && duplex.contains(&u32::from(self.duplex))
+    }
+}
+
 /// The numbers of entries of the rings.
 #[derive(Clone, Copy)]
 pub struct Rings {

@@ -36,29 +36,92 @@ pub const IP: &str = "/bin/ip";
 
 pub const MODERN: &str = "disable-legacy=on";
 
+/// A way in which a host can present the device.
+struct Variant {
+    name: &'static str,
+    spec: Spec,
+    /// A command that succeeds when the driver uses what the host offers.
+    proof: String,
+}
+
+impl Variant {
+    /// One whose point is whether a feature bit is negotiated.
+    fn new(name: &'static str, spec: Spec, bit: u32, negotiated: bool) -> Self {
+        Variant {
+            name,
+            spec,
+            proof: format!(
+                "test $(cut -c{} /sys/class/net/eth0/device/features) = {}",
+                bit + 1,
+                u32::from(negotiated)
+            ),
+        }
+    }
+
+    fn proof(mut self, command: &str) -> Self {
+        self.proof = format!("{} && {command}", self.proof);
+        self
+    }
+}
+
 /// The ways in which a host can present the device.
-fn variants() -> Vec<(&'static str, Spec)> {
+fn variants() -> Vec<Variant> {
+    const MRG_RXBUF: u32 = 15;
+    const VERSION_1: u32 = 32;
+    const ACCESS_PLATFORM: u32 = 33;
+    const RING_PACKED: u32 = 34;
+    const IN_ORDER: u32 = 35;
+
     let modern_mmio = ["-global", "virtio-mmio.force-legacy=false"];
-    let small = "mrg_rxbuf=off";
+    let legacy = "disable-modern=on,disable-legacy=off";
+    let q35 = |properties: &str| Spec::q35().network(properties);
+    let modern = |properties: &str| q35(&format!("{MODERN},{properties}"));
 
     vec![
-        ("modern", Spec::q35().network(MODERN)),
-        ("transitional", Spec::q35().network("disable-legacy=off")),
-        (
-            "legacy",
-            Spec::q35().network("disable-modern=on,disable-legacy=off"),
-        ),
-        (
+        Variant::new("modern", q35(MODERN), VERSION_1, true),
+        Variant::new("transitional", q35("disable-legacy=off"), VERSION_1, true),
+        Variant::new("legacy", q35(legacy), VERSION_1, false),
+        Variant::new(
             "legacy-small",
-            Spec::q35().network(&format!("disable-modern=on,disable-legacy=off,{small}")),
+            q35(&format!("{legacy},mrg_rxbuf=off")),
+            MRG_RXBUF,
+            false,
         ),
-        ("small", Spec::q35().network(&format!("{MODERN},{small}"))),
-        (
-            "packed",
-            Spec::q35().network(&format!("{MODERN},packed=on")),
+        Variant::new("small", modern("mrg_rxbuf=off"), MRG_RXBUF, false),
+        Variant::new("packed", modern("packed=on"), RING_PACKED, true),
+        Variant::new("in-order", modern("in_order=on"), IN_ORDER, true),
+        Variant::new(
+            "packed-in-order",
+            modern("packed=on,in_order=on"),
+            IN_ORDER,
+            true,
         ),
-        ("mmio", Spec::microvm().network("").arguments(&modern_mmio)),
-        ("mmio-legacy", Spec::microvm().network("")),
+        // All data is copied to and from memory that the kernel sets aside for devices.
+        Variant::new(
+            "bounced",
+            modern("iommu_platform=on").append("swiotlb=force"),
+            ACCESS_PLATFORM,
+            true,
+        )
+        .proof("test $(cat /sys/kernel/debug/swiotlb/io_tlb_used) -gt 100"),
+        // The device reaches nothing but what is mapped for it.
+        Variant::new(
+            "iommu",
+            Spec::q35()
+                .append("intel_iommu=on")
+                .arguments(&["-device", "intel-iommu,intremap=off"])
+                .network(&format!("{MODERN},iommu_platform=on")),
+            ACCESS_PLATFORM,
+            true,
+        )
+        .proof("grep -q ^DMA $(readlink -f /sys/class/net/eth0/device/..)/iommu_group/type"),
+        Variant::new(
+            "mmio",
+            Spec::microvm().network("").arguments(&modern_mmio),
+            VERSION_1,
+            true,
+        ),
+        Variant::new("mmio-legacy", Spec::microvm().network(""), VERSION_1, false),
     ]
 }
 
@@ -70,15 +133,27 @@ pub fn tests() -> Vec<Test> {
         let plain = || Spec::q35().network(MODERN);
         let large = || plain().memory(1024);
 
-        for (variant, spec) in variants() {
+        for Variant {
+            name: variant,
+            spec,
+            proof,
+        } in variants()
+        {
             // The C driver shows that the variant works at all; one of each kind is enough for that.
-            if driver == RUST || variant == "small" || variant == "mmio" {
-                tests.push(Test::guest(
+            if driver == RUST
+                || ["small", "mmio", "in-order", "bounced", "iommu"].contains(&variant)
+            {
+                let test = Test::guest(
                     name(&format!("device/{variant}")),
                     60,
                     spec,
-                    move |guest, _| device(guest, driver),
-                ));
+                    move |guest, _| device(guest, driver, &proof),
+                );
+                tests.push(if variant == "iommu" {
+                    test.stock_only("its kernel has no driver for an IOMMU")
+                } else {
+                    test
+                });
             }
         }
         tests.push(Test::guest(
@@ -96,7 +171,9 @@ pub fn tests() -> Vec<Test> {
             plain(),
             move |guest, _| identity(guest, driver),
         ));
-        let spec = Spec::q35().network(&format!("{MODERN},host_mtu=1400,mac=52:54:00:74:65:6e"));
+        let spec = Spec::q35().network(&format!(
+            "{MODERN},host_mtu=1400,mac=52:54:00:74:65:6e,speed=25000,duplex=full"
+        ));
         tests.push(Test::guest(name("config"), 60, spec, move |guest, lab| {
             config(guest, lab, driver)
         }));
@@ -202,8 +279,9 @@ pub fn transfer(guest: &mut Guest, lab: &Lab, length: u64) -> Result<()> {
 }
 
 /// The device works in the form in which the host presents it.
-fn device(guest: &mut Guest, driver: Driver) -> Result<()> {
+fn device(guest: &mut Guest, driver: Driver, proof: &str) -> Result<()> {
     up(guest, driver)?;
+    guest.sh(proof).context("the driver does not use it")?;
     ping(guest, 3)?;
     // Frames of each size around those of the receive buffers and of the smallest frame.
     for size in [0, 1, 17, 18, 19, 100, 1000, 1471, 1472] {
@@ -241,7 +319,7 @@ fn identity(guest: &mut Guest, driver: Driver) -> Result<()> {
     Ok(())
 }
 
-/// The address and the largest frame come from the device.
+/// The address, the largest frame and the speed come from the device.
 fn config(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
     driver.load(guest, "")?;
     let address = guest.sh("cat /sys/class/net/eth0/address")?;
@@ -252,6 +330,11 @@ fn config(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
     ensure!(refused.status != 0, "an MTU above the device's is accepted");
 
     self::address(guest)?;
+    let settings = guest.sh("ethtool eth0")?;
+    ensure!(
+        settings.contains("Speed: 25000Mb/s") && settings.contains("Duplex: Full"),
+        "{settings}"
+    );
     guest.sh("ping -c 1 -W 5 -s 1372 10.0.2.2")?;
     transfer(guest, lab, 4 * MIB)
 }
