@@ -41,7 +41,11 @@ use std::{
     },
     path::PathBuf,
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        Mutex,
+        MutexGuard, //
+    },
     thread::{
         self,
         JoinHandle, //
@@ -52,6 +56,10 @@ use std::{
     },
 };
 use tempfile::TempDir;
+use tenon_device::{
+    net::Net,
+    server, //
+};
 
 /// How long a guest may take until its agent answers.
 const BOOT: Duration = Duration::from_secs(90);
@@ -101,6 +109,7 @@ pub struct Guest {
     qmp: Qmp<agent::Channel>,
     agent: Agent,
     process: Process,
+    card: Option<Arc<Mutex<Net>>>,
     // Holds the sockets; removed last.
     _directory: TempDir,
 }
@@ -138,6 +147,11 @@ impl Guest {
         };
         let directory = tempfile::tempdir_in(lab.image.directory())?;
         let errors = directory.path().join("stderr");
+        let card = spec
+            .own_card()
+            .map(|card| server::serve(card.build(), &Spec::card_socket(directory.path())))
+            .transpose()
+            .context("the card")?;
         let mut command = spec.driven(&lab.image, &lab.log, directory.path());
         let process = lab.group.spawn(command.stderr(File::create(&errors)?))?;
         let up = || match process.ended() {
@@ -169,6 +183,7 @@ impl Guest {
             qmp,
             agent,
             process,
+            card,
             _directory: directory,
         })
     }
@@ -359,6 +374,16 @@ impl Guest {
             namespace: format!("--net=/proc/{}/ns/net", self.process.id()),
             slow: self.slow,
         }
+    }
+
+    /// The network card of our own, as it is now. It stands still as long as the value lives.
+    pub fn card(&self) -> Result<MutexGuard<'_, Net>> {
+        let card = self
+            .card
+            .as_ref()
+            .context("the guest has no card of ours")?;
+
+        card.lock().map_err(|_| anyhow!("the card has panicked"))
     }
 
     /// Path of a device of the guest in QEMU's object tree, from its id.

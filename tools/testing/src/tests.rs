@@ -4,6 +4,7 @@
 
 pub mod balloon;
 mod build;
+mod card;
 mod control;
 pub mod debian;
 mod faults;
@@ -188,6 +189,7 @@ pub fn all() -> Vec<Test> {
         offload::tests(),
         queues::tests(),
         hash::tests(),
+        card::tests(),
         balloon::tests(),
         refusals::tests(),
         samples::tests(),

@@ -6,12 +6,16 @@ use super::image::Image;
 use std::{
     fs,
     fs::OpenOptions,
-    path::Path,
+    path::{
+        Path,
+        PathBuf, //
+    },
     process::{
         Command,
         Stdio, //
     },
 };
+use tenon_device::net::Net;
 
 /// Where the devices sit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,25 @@ pub struct Spec {
     append: String,
     arguments: Vec<String>,
     tap: Option<u32>,
+    card: Option<Card>,
+}
+
+/// A network card of our own: see [`tenon_device::net`].
+#[derive(Clone, Debug)]
+pub struct Card {
+    /// How many pairs of queues it has.
+    pub pairs: u16,
+    /// Which features it does not offer.
+    pub without: Vec<u32>,
+}
+
+impl Card {
+    /// Makes the card.
+    pub fn build(&self) -> Net {
+        self.without
+            .iter()
+            .fold(Net::new(self.pairs), |net, &feature| net.without(feature))
+    }
 }
 
 impl Spec {
@@ -99,6 +122,7 @@ impl Spec {
             append: String::new(),
             arguments: Vec::new(),
             tap: None,
+            card: None,
         }
     }
 
@@ -158,6 +182,21 @@ impl Spec {
         self.device("virtio-net", &format!("id=n0,netdev=net0,{properties}"))
     }
 
+    /// Adds a network card of our own, on a network where its peer answers as 10.0.2.2: see
+    /// [`Guest::card`](super::Guest::card).
+    pub fn card(mut self, pairs: u16, without: &[u32]) -> Self {
+        self.card = Some(Card {
+            pairs,
+            without: without.to_vec(),
+        });
+        self
+    }
+
+    /// The network card of our own, if there is one.
+    pub fn own_card(&self) -> Option<&Card> {
+        self.card.as_ref()
+    }
+
     /// Adds arguments of QEMU as they are.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments
@@ -196,11 +235,21 @@ impl Spec {
             "-no-reboot",
         ]);
         command.args(["-run-with", "exit-with-parent=on"]);
-        command.args(match self.machine {
-            Machine::Q35 => ["-machine", "q35"],
+        let machine = match self.machine {
+            Machine::Q35 => "q35",
             // PCI is off by default, the serial port and the clock are not.
-            Machine::Microvm => ["-machine", "microvm,acpi=on"],
-        });
+            Machine::Microvm => "microvm,acpi=on",
+        };
+        if self.card.is_some() {
+            // Another process has to see it.
+            command.arg("-object").arg(format!(
+                "memory-backend-memfd,id=memory,share=on,size={}M",
+                self.memory
+            ));
+            command.args(["-machine", &format!("{machine},memory-backend=memory")]);
+        } else {
+            command.args(["-machine", machine]);
+        }
         if self.counted {
             command.args(["-accel", "tcg", "-cpu", "max"]);
             command.args(["-icount", "shift=0,sleep=off"]);
@@ -248,8 +297,24 @@ impl Spec {
             "-device",
             "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
         ]);
+        if let Some(card) = &self.card {
+            command.arg("-chardev").arg(format!(
+                "socket,id=card,path={}",
+                Self::card_socket(sockets).display()
+            ));
+            command.arg("-device").arg(format!(
+                "{},virtio-id=1,num_vqs={},vq_size=256,config_size=10,chardev=card",
+                self.machine.device("vhost-user-test-device"),
+                2 * card.pairs + 1
+            ));
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
+    }
+
+    /// Where the card of our own is connected.
+    pub fn card_socket(sockets: &Path) -> PathBuf {
+        sockets.join("card")
     }
 
     /// The command for a guest that a person uses: its console is the terminal.

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A network card (VirtIO 1.3, 5.1) with the features that QEMU's does not have.
+
+mod control;
+
+pub use control::Command;
+
+use crate::{
+    peer::Peer,
+    server::{
+        Model,
+        Ring, //
+    }, //
+};
+use std::{
+    collections::VecDeque,
+    io::{
+        Read,
+        Write, //
+    },
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+
+/// Numbers of feature bits.
+pub mod feature {
+    pub const CSUM: u32 = 0;
+    pub const MAC: u32 = 5;
+    pub const MRG_RXBUF: u32 = 15;
+    pub const STATUS: u32 = 16;
+    pub const CTRL_VQ: u32 = 17;
+    pub const CTRL_RX: u32 = 18;
+    pub const CTRL_VLAN: u32 = 19;
+    pub const MQ: u32 = 22;
+    pub const CTRL_MAC_ADDR: u32 = 23;
+    pub const VQ_NOTF_COAL: u32 = 52;
+    pub const NOTF_COAL: u32 = 53;
+}
+
+/// What a card offers unless a test says otherwise.
+const OFFERED: [u32; 11] = [
+    feature::CSUM,
+    feature::MAC,
+    feature::MRG_RXBUF,
+    feature::STATUS,
+    feature::CTRL_VQ,
+    feature::CTRL_RX,
+    feature::CTRL_VLAN,
+    feature::MQ,
+    feature::CTRL_MAC_ADDR,
+    feature::VQ_NOTF_COAL,
+    feature::NOTF_COAL,
+];
+
+/// What no card offers that has no control queue (5.1.3.1).
+const NEED_CONTROL: [u32; 6] = [
+    feature::CTRL_RX,
+    feature::CTRL_VLAN,
+    feature::MQ,
+    feature::CTRL_MAC_ADDR,
+    feature::VQ_NOTF_COAL,
+    feature::NOTF_COAL,
+];
+
+/// The length of the header before each packet: a device here is a modern one.
+const HEADER: usize = 12;
+
+/// Where the header counts the buffers of a received packet.
+const NUM_BUFFERS: usize = 10;
+
+/// How many frames wait for buffers; the ones after that are lost.
+const WAITING: usize = 1024;
+
+/// When a queue interrupts (5.1.6.5.9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coalescing {
+    /// How many buffers are used before.
+    pub max_packets: u32,
+    /// How many microseconds a used buffer waits at most.
+    pub max_usecs: u32,
+}
+
+/// A queue as the card keeps it.
+#[derive(Clone, Debug, Default)]
+pub struct QueueState {
+    /// When it interrupts.
+    pub coalescing: Coalescing,
+    /// How many buffers were used.
+    pub used: u64,
+    /// How many interrupts it has asked for.
+    pub interrupts: u64,
+    /// How many used buffers the driver has not been told of, and since when.
+    pending: u32,
+    since: Option<Instant>,
+}
+
+/// A network card.
+pub struct Net {
+    offered: u64,
+    negotiated: u64,
+    pairs: u16,
+    address: [u8; 6],
+    peer: Peer,
+    waiting: VecDeque<Vec<u8>>,
+    /// All queues in the order of their numbers, the control queue last.
+    pub queues: Vec<QueueState>,
+    /// What the driver has asked for since it began.
+    pub commands: Vec<Command>,
+}
+
+impl Net {
+    /// A card with as many pairs of queues.
+    pub fn new(pairs: u16) -> Self {
+        Net {
+            offered: OFFERED.iter().fold(0, |bits, bit| bits | (1 << bit)),
+            negotiated: 0,
+            pairs,
+            address: [0x52, 0x54, 0, 0, 0, 0x15],
+            peer: Peer::new(),
+            waiting: VecDeque::new(),
+            queues: vec![QueueState::default(); usize::from(pairs) * 2 + 1],
+            commands: Vec::new(),
+        }
+    }
+
+    /// The same without a feature, and without those that need it.
+    pub fn without(mut self, feature: u32) -> Self {
+        self.offered &= !(1 << feature);
+        if feature == feature::CTRL_VQ {
+            NEED_CONTROL
+                .iter()
+                .fold(self, |net, &feature| net.without(feature))
+        } else {
+            self
+        }
+    }
+
+    /// Whether the driver has accepted a feature.
+    pub fn has(&self, feature: u32) -> bool {
+        self.negotiated & (1 << feature) != 0
+    }
+
+    /// The number of the control queue: after all pairs, if the driver knows of more than one.
+    fn control_queue(&self) -> usize {
+        if self.has(feature::MQ) {
+            usize::from(self.pairs) * 2
+        } else {
+            2
+        }
+    }
+
+    /// Counts a used buffer, and interrupts if it is time.
+    fn used(&mut self, queue: usize, rings: &[Ring<'_>]) {
+        let state = &mut self.queues[queue];
+
+        state.used += 1;
+        state.pending += 1;
+        state.since.get_or_insert_with(Instant::now);
+        self.interrupt_if_due(queue, rings);
+    }
+
+    fn interrupt_if_due(&mut self, queue: usize, rings: &[Ring<'_>]) {
+        let state = &mut self.queues[queue];
+        let Some(since) = state.since else {
+            return;
+        };
+        let Coalescing {
+            max_packets,
+            max_usecs,
+        } = state.coalescing;
+
+        let enough = state.pending >= max_packets;
+        let late = since.elapsed() >= Duration::from_micros(max_usecs.into());
+        if enough || late {
+            state.pending = 0;
+            state.since = None;
+            if rings[queue].interrupt() {
+                state.interrupts += 1;
+            }
+        }
+    }
+
+    /// Sends what the driver has made available.
+    fn transmit(&mut self, queue: usize, rings: &[Ring<'_>]) {
+        while let Some(chain) = rings[queue].pop() {
+            let head = chain.head_index();
+            let mut packet = Vec::new();
+
+            if let Ok(mut reader) = chain.clone().reader(chain.memory()) {
+                // What cannot be read is not the guest's memory.
+                let _ = reader.read_to_end(&mut packet);
+            }
+            if packet.len() > HEADER {
+                self.peer.receive(packet.split_off(HEADER));
+            }
+            rings[queue].push(head, 0);
+            self.used(queue, rings);
+        }
+        self.exchange(rings);
+    }
+
+    /// Lets the peer work, and delivers what it has sent.
+    fn exchange(&mut self, rings: &[Ring<'_>]) {
+        self.peer.work();
+        while let Some(frame) = self.peer.send() {
+            if self.waiting.len() < WAITING {
+                self.waiting.push_back(frame);
+            }
+        }
+        // The peer is one flow, more or less: the first queue has it.
+        while let Some(frame) = self.waiting.pop_front() {
+            if !self.deliver(0, &frame, rings) {
+                self.waiting.push_front(frame);
+                break;
+            }
+        }
+    }
+
+    /// Puts a frame into a receive queue. Returns `false` if that has too few buffers.
+    fn deliver(&mut self, queue: usize, frame: &[u8], rings: &[Ring<'_>]) -> bool {
+        let ring = &rings[queue];
+        let mut packet = vec![0; HEADER];
+        packet.extend(frame);
+        let mut buffers = Vec::new();
+        let mut room = 0;
+
+        while room < packet.len() {
+            let Some(chain) = ring.pop() else {
+                break;
+            };
+            room += chain
+                .clone()
+                .writable()
+                .map(|descriptor| descriptor.len() as usize)
+                .sum::<usize>();
+            buffers.push(chain);
+            if !self.has(feature::MRG_RXBUF) {
+                break;
+            }
+        }
+        if room < packet.len() {
+            buffers.iter().for_each(|_| ring.unpop());
+            return false;
+        }
+
+        packet[NUM_BUFFERS..HEADER].copy_from_slice(&(buffers.len() as u16).to_le_bytes());
+        let mut rest = packet.as_slice();
+        for chain in buffers {
+            let head = chain.head_index();
+            let mut written = 0;
+            if let Ok(mut writer) = chain.clone().writer(chain.memory()) {
+                let part = rest.len().min(writer.available_bytes());
+                if writer.write_all(&rest[..part]).is_ok() {
+                    written = part;
+                }
+            }
+            rest = &rest[written..];
+            ring.push(head, written as u32);
+            self.used(queue, rings);
+        }
+        true
+    }
+
+    /// Answers commands.
+    fn control(&mut self, queue: usize, rings: &[Ring<'_>]) {
+        while let Some(chain) = rings[queue].pop() {
+            let head = chain.head_index();
+            let mut request = Vec::new();
+            let mut written = 0;
+
+            if let Ok(mut reader) = chain.clone().reader(chain.memory()) {
+                let _ = reader.read_to_end(&mut request);
+            }
+            if let Ok(mut writer) = chain.clone().writer(chain.memory()) {
+                let reply = self.command(&request, writer.available_bytes());
+                if writer.write_all(&reply).is_ok() {
+                    written = reply.len();
+                }
+            }
+            rings[queue].push(head, written as u32);
+            self.used(queue, rings);
+        }
+    }
+}
+
+impl Model for Net {
+    fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    fn features(&self) -> u64 {
+        self.offered
+    }
+
+    fn config(&self) -> Vec<u8> {
+        let mut config = self.address.to_vec();
+
+        // The link is up.
+        config.extend(1u16.to_le_bytes());
+        config.extend(self.pairs.to_le_bytes());
+        config
+    }
+
+    fn begin(&mut self, features: u64) {
+        self.negotiated = features;
+        self.waiting.clear();
+        self.commands.clear();
+        self.queues.fill(QueueState::default());
+    }
+
+    fn kicked(&mut self, queue: usize, rings: &[Ring<'_>]) {
+        if queue == self.control_queue() {
+            self.control(queue, rings);
+        } else if queue % 2 == 1 {
+            self.transmit(queue, rings);
+        } else {
+            self.exchange(rings);
+        }
+    }
+
+    fn tick(&mut self, rings: &[Ring<'_>]) {
+        self.exchange(rings);
+        for queue in 0..self.queues.len() {
+            self.interrupt_if_due(queue, rings);
+        }
+    }
+}
