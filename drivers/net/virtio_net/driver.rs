@@ -127,6 +127,7 @@ impl virtio::Driver for Driver {
         let active = pairs::start(&data.dev)?;
         *data.registration.lock() =
             Some(Registration::new(data.dev.clone(), dev.as_ref(), active)?);
+        pairs::spread(&data.dev, active)?;
         data.monitor.check_soon();
         Ok(())
     }

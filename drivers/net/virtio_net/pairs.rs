@@ -93,18 +93,18 @@ pub(crate) fn add_control(queues: &mut Virtqueues<'_>) -> Result<Arc<Queue<Excha
     queues.add(c"control", Callback::Enabled, Exchange::MAX_SEGMENTS)
 }
 
-/// Has the device use as many pairs as there are CPUs, or all, and returns how many that are.
+/// Has the device use as many pairs as there are CPUs, or all, and returns how many that are. They are to be [spread] when the
+/// stack knows the device: what it keeps of that is only freed when it forgets the device.
 pub(crate) fn start(dev: &Device<Interface>) -> Result<u16> {
     let data = dev.data();
     let cpus = u16::try_from(cpu::online().count()).unwrap_or(u16::MAX);
     let wanted = u16::try_from(data.pairs.len())?.min(cpus).max(1);
 
-    if set(dev, wanted).is_ok() {
+    if choose(&data, wanted, false).is_ok() {
         return Ok(wanted);
     }
     // A device begins with one pair, and without hashes.
     data.told.lock().hashing = None;
-    spread(dev, 1)?;
     Ok(1)
 }
 
@@ -116,24 +116,27 @@ pub(crate) fn restart(dev: &Device<Interface>, active: u16) -> Result {
     spread(dev, active)
 }
 
-/// Has the device use `pairs` pairs. Packets are spread over them all, if the user has not said how.
+/// Has the device use `pairs` pairs.
 pub(crate) fn set(dev: &Device<Interface>, pairs: u16) -> Result {
-    let data = dev.data();
+    // The stack has seen to it that the user's table fits.
+    choose(&dev.data(), pairs, dev.is_rxfh_configured())?;
+    spread(dev, pairs)
+}
+
+/// Has the device use `pairs` pairs, and put packets into all of them unless its table is to stay.
+fn choose(data: &Interface, pairs: u16, keep_table: bool) -> Result {
     let mut told = data.told.lock();
     let mut hashing = told.hashing.as_ref().map(Hashing::copy).transpose()?;
 
     if let Some(hashing) = &mut hashing {
-        // The stack has seen to it that the user's table fits.
-        if !dev.is_rxfh_configured() {
+        if !keep_table {
             hashing.spread(pairs);
         }
     }
-    tell(&data, pairs, hashing.as_ref())
+    tell(data, pairs, hashing.as_ref())
         .inspect_err(|error| data.complain("the number of queues", *error))?;
     told.hashing = hashing;
-    drop(told);
-
-    spread(dev, pairs)
+    Ok(())
 }
 
 /// Tells the device how many pairs to use and how to hash.
@@ -153,7 +156,7 @@ fn tell(interface: &Interface, pairs: u16, hashing: Option<&Hashing>) -> Result 
 }
 
 /// Gives each of the first `active` pairs its share of the CPUs: neighbours, which often share a cache.
-fn spread(dev: &Device<Interface>, active: u16) -> Result {
+pub(crate) fn spread(dev: &Device<Interface>, active: u16) -> Result {
     let active = usize::from(active);
     let cpus = cpu::online().count();
 
