@@ -40,8 +40,8 @@ use std::{
     },
 };
 
-/// How long the build may take: an emulated processor needs most of half an hour.
-const BUILD: Duration = Duration::from_secs(75 * 60);
+/// How long the build may take: an emulated processor needs more than an hour, most of it for what the kernel lacks.
+const BUILD: Duration = Duration::from_secs(120 * 60);
 /// How long everything else may take, in seconds.
 const REST: u64 = 25 * 60;
 /// How long one command may take that does not compile; this one is emulated, on a whole distribution.
