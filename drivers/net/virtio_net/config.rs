@@ -71,6 +71,10 @@ guest::virtio_features! {
         CtrlMacAddr = 23,
         /// A legacy device does not mind where the header ends.
         AnyLayout = 27,
+        /// When a queue interrupts can be said for each.
+        VqNotfCoal = 52,
+        /// When queues interrupt can be said for all.
+        NotfCoal = 53,
         /// Packets of UDP over IPv4 can come several in one.
         GuestUso4 = 54,
         /// Packets of UDP over IPv6 can come several in one.
@@ -189,6 +193,8 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
             Feature::GuestAnnounce,
             Feature::Mq,
             Feature::CtrlMacAddr,
+            Feature::VqNotfCoal,
+            Feature::NotfCoal,
             Feature::HashReport,
             Feature::Rss,
         ] {

@@ -8,7 +8,10 @@
 
 use guest::{
     completion::Completion,
-    net::address::MacAddr,
+    net::{
+        address::MacAddr,
+        ethtool::coalesce::Moderation, //
+    },
     virtio::{
         buffer::Exchange,
         Queue, //
@@ -60,6 +63,9 @@ impl Command {
     const MQ_VQ_PAIRS_SET: Self = Self(4, 0);
     const MQ_RSS_CONFIG: Self = Self(4, 1);
     const MQ_HASH_CONFIG: Self = Self(4, 2);
+    const NOTF_COAL_TX_SET: Self = Self(6, 0);
+    const NOTF_COAL_RX_SET: Self = Self(6, 1);
+    const NOTF_COAL_VQ_SET: Self = Self(6, 2);
     const GUEST_OFFLOADS_SET: Self = Self(5, 0);
 }
 
@@ -161,6 +167,33 @@ impl Control {
         self.send(Command::MQ_HASH_CONFIG, message)
     }
 
+    /// Sets when transmit queues interrupt.
+    pub(crate) fn set_tx_coalescing(&self, moderation: Moderation) -> Result {
+        self.send_bytes(
+            Command::NOTF_COAL_TX_SET,
+            coalescing(moderation).as_flattened(),
+        )
+    }
+
+    /// Sets when receive queues interrupt.
+    pub(crate) fn set_rx_coalescing(&self, moderation: Moderation) -> Result {
+        self.send_bytes(
+            Command::NOTF_COAL_RX_SET,
+            coalescing(moderation).as_flattened(),
+        )
+    }
+
+    /// Sets when the queue with the number `index` interrupts.
+    pub(crate) fn set_queue_coalescing(&self, index: u16, moderation: Moderation) -> Result {
+        let [packets, usecs] = coalescing(moderation);
+        let index = u32::from(index).to_le_bytes();
+
+        self.send_bytes(
+            Command::NOTF_COAL_VQ_SET,
+            [index, packets, usecs].as_flattened(),
+        )
+    }
+
     /// Sets what the device may leave to the guest: bits of feature numbers.
     pub(crate) fn set_guest_offloads(&self, mask: u64) -> Result {
         self.send_bytes(Command::GUEST_OFFLOADS_SET, &mask.to_le_bytes())
@@ -226,6 +259,14 @@ impl Control {
             None => Ok(None),
         }
     }
+}
+
+/// Returns the number of packets and of microseconds as a device reads them.
+fn coalescing(moderation: Moderation) -> [[u8; 4]; 2] {
+    [
+        moderation.frames.to_le_bytes(),
+        moderation.usecs.to_le_bytes(),
+    ]
 }
 
 /// Appends the number of addresses and the addresses.

@@ -273,7 +273,7 @@ fn interface(
         Some(limits) => Some(Hashing::new(limits)?),
         None => None,
     };
-    let told = Told::new(hashing)?;
+    let told = Told::new(pairs.len(), &features, hashing)?;
     let data = try_pin_init!(Interface {
         vdev: dev.into(),
         features,

@@ -35,6 +35,10 @@ use guest::{
         },
         ethtool::{
             self,
+            coalesce::{
+                Scope,
+                Settings, //
+            },
             rxfh, //
         },
         filter::RxMode, //
@@ -257,6 +261,20 @@ impl ethtool::Operations for Interface {
 
     fn set_channels(dev: &Device<Self>, pairs: u16) -> Result {
         pairs::set(dev, pairs)
+    }
+
+    fn coalescing(dev: &Device<Self>, scope: Scope) -> Result<Settings> {
+        let data = dev.data();
+        let told = data.told.lock();
+
+        told.coalescing.get(&data, scope)
+    }
+
+    fn set_coalescing(dev: &Device<Self>, scope: Scope, settings: Settings) -> Result {
+        let data = dev.data();
+        let mut told = data.told.lock();
+
+        told.coalescing.set(&data, scope, settings)
     }
 
     fn rxfh_sizes(dev: &Device<Self>) -> rxfh::Sizes {

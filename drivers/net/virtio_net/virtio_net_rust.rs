@@ -11,6 +11,7 @@
 
 #![deny(unsafe_code)]
 
+mod coalesce;
 mod config;
 mod control;
 mod counters;

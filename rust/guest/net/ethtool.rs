@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/linux/ethtool.h`](srctree/include/linux/ethtool.h)
 
+pub mod coalesce;
 pub mod rxfh;
 
 use super::device::{
@@ -134,6 +135,22 @@ pub trait Operations: device::Operations {
         Err(EOPNOTSUPP)
     }
 
+    /// Returns when queues interrupt. Under the rtnl lock.
+    fn coalescing(dev: &Device<Self>, scope: coalesce::Scope) -> Result<coalesce::Settings> {
+        let _ = (dev, scope);
+        Err(EOPNOTSUPP)
+    }
+
+    /// The user wants queues to interrupt then. Under the rtnl lock.
+    fn set_coalescing(
+        dev: &Device<Self>,
+        scope: coalesce::Scope,
+        settings: coalesce::Settings,
+    ) -> Result {
+        let _ = (dev, scope, settings);
+        Err(EOPNOTSUPP)
+    }
+
     /// Returns how large the table and the key are by which packets are spread over the receive queues.
     fn rxfh_sizes(dev: &Device<Self>) -> rxfh::Sizes {
         let _ = dev;
@@ -212,11 +229,16 @@ struct Callbacks<T: Operations>(PhantomData<T>);
 
 impl<T: Operations> Callbacks<T> {
     const OPS: bindings::ethtool_ops = bindings::ethtool_ops {
+        supported_coalesce_params: coalesce::SUPPORTED,
         get_drvinfo: Some(Self::get_drvinfo),
         get_link: Some(ethtool_op_get_link),
         get_ringparam: Some(Self::get_ringparam),
         get_channels: Some(Self::get_channels),
         set_channels: Some(Self::set_channels),
+        get_coalesce: Some(Self::get_coalesce),
+        set_coalesce: Some(Self::set_coalesce),
+        get_per_queue_coalesce: Some(Self::get_per_queue_coalesce),
+        set_per_queue_coalesce: Some(Self::set_per_queue_coalesce),
         get_strings: Some(Self::get_strings),
         get_sset_count: Some(Self::get_sset_count),
         get_ethtool_stats: Some(Self::get_ethtool_stats),

@@ -77,7 +77,7 @@ const WAITING: usize = 1024;
 /// When a queue interrupts (5.1.6.5.9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coalescing {
-    /// How many buffers are used before.
+    /// How many buffers are used before, if that counts.
     pub max_packets: u32,
     /// How many microseconds a used buffer waits at most.
     pub max_usecs: u32,
@@ -172,7 +172,8 @@ impl Net {
             max_usecs,
         } = state.coalescing;
 
-        let enough = state.pending >= max_packets;
+        // Without a number of packets the time alone counts.
+        let enough = max_packets > 0 && state.pending >= max_packets;
         let late = since.elapsed() >= Duration::from_micros(max_usecs.into());
         if enough || late {
             state.pending = 0;

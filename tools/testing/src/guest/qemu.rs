@@ -182,7 +182,7 @@ impl Spec {
         self.device("virtio-net", &format!("id=n0,netdev=net0,{properties}"))
     }
 
-    /// Adds a network card of our own, on a network where its peer answers as 10.0.2.2: see
+    /// Adds a network card of our own to a PC, on a network where its peer answers as 10.0.2.2: see
     /// [`Guest::card`](super::Guest::card).
     pub fn card(mut self, pairs: u16, without: &[u32]) -> Self {
         self.card = Some(Card {
@@ -302,9 +302,10 @@ impl Spec {
                 "socket,id=card,path={}",
                 Self::card_socket(sockets).display()
             ));
+            // A function behind a port can be reset by itself.
+            command.args(["-device", "pcie-root-port,id=card-port"]);
             command.arg("-device").arg(format!(
-                "{},virtio-id=1,num_vqs={},vq_size=256,config_size=10,chardev=card",
-                self.machine.device("vhost-user-test-device"),
+                "vhost-user-test-device-pci,bus=card-port,virtio-id=1,num_vqs={},vq_size=256,config_size=10,chardev=card",
                 2 * card.pairs + 1
             ));
         }

@@ -48,6 +48,27 @@ pub fn tests() -> Vec<Test> {
             Spec::q35().card(2, &[]),
             move |guest, _| pairs(guest, driver),
         ));
+        tests.push(Test::guest(
+            name("coalesce"),
+            120,
+            Spec::q35().card(2, &[]),
+            move |guest, _| coalesce(guest, driver),
+        ));
+        tests.push(Test::guest(
+            name("coalesce-not"),
+            60,
+            Spec::q35().card(1, &[feature::NOTF_COAL, feature::VQ_NOTF_COAL]),
+            move |guest, _| coalesce_not(guest, driver),
+        ));
+        // The C driver knows no table of queues here, and tells nothing again.
+        if driver == RUST {
+            tests.push(Test::guest(
+                name("coalesce-each"),
+                60,
+                Spec::q35().card(2, &[feature::NOTF_COAL]),
+                |guest, _| coalesce_each(guest),
+            ));
+        }
     }
     tests
 }
@@ -108,4 +129,122 @@ fn pairs(guest: &mut Guest, driver: Driver) -> Result<()> {
     };
     ensure!(told == [[2, 0], [1, 0], [2, 0]], "{told:?}");
     ping(guest, 3)
+}
+
+/// What the device has been told of its queues, without the control queue: numbers of packets and of microseconds.
+fn told(guest: &Guest) -> Result<Vec<(u32, u32)>> {
+    let card = guest.card()?;
+    let queues = card
+        .queues
+        .split_last()
+        .map_or(&[][..], |(_, queues)| queues);
+
+    Ok(queues
+        .iter()
+        .map(|queue| (queue.coalescing.max_packets, queue.coalescing.max_usecs))
+        .collect())
+}
+
+/// How many interrupts there are for a hundred buffers that are used, while data goes back and forth.
+fn interrupts(guest: &mut Guest) -> Result<u64> {
+    let counts = |guest: &Guest| -> Result<(u64, u64)> {
+        let card = guest.card()?;
+        Ok(card
+            .queues
+            .iter()
+            .fold((0, 0), |(used, interrupts), queue| {
+                (used + queue.used, interrupts + queue.interrupts)
+            }))
+    };
+    let before = counts(guest)?;
+    echo(guest)?;
+    let after = counts(guest)?;
+
+    Ok((after.1 - before.1) * 100 / (after.0 - before.0))
+}
+
+/// The user says when the card interrupts, for all queues and for some.
+fn coalesce(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    let first = guest.sh("ethtool -c eth0")?;
+    for line in [
+        "rx-usecs:\t0",
+        "rx-frames:\t0",
+        "tx-usecs:\t0",
+        "tx-frames:\t1",
+    ] {
+        ensure!(first.contains(line), "{first}");
+    }
+    let often = interrupts(guest)?;
+
+    guest.sh("ethtool -C eth0 rx-usecs 20000 rx-frames 64 tx-usecs 30000 tx-frames 32")?;
+    let all = told(guest)?;
+    ensure!(
+        all == [(64, 20000), (32, 30000), (64, 20000), (32, 30000)],
+        "{all:?}"
+    );
+    let rarely = interrupts(guest)?;
+    ensure!(
+        rarely * 2 < often,
+        "{often} and then {rarely} interrupts for a hundred buffers"
+    );
+
+    guest.sh(
+        "ethtool -Q eth0 queue_mask 0x2 --coalesce rx-usecs 7 rx-frames 5 tx-usecs 8 tx-frames 6",
+    )?;
+    let some = told(guest)?;
+    ensure!(
+        some == [(64, 20000), (32, 30000), (5, 7), (6, 8)],
+        "{some:?}"
+    );
+    let shown = guest.sh("ethtool -Q eth0 queue_mask 0x2 --show-coalesce")?;
+    ensure!(
+        shown.contains("rx-usecs: 7") && shown.contains("tx-frames: 6"),
+        "{shown}"
+    );
+    for wrong in [
+        "-C eth0 rx-usecs-irq 5",
+        "-Q eth0 queue_mask 0x4 --coalesce rx-usecs 1",
+    ] {
+        let refused = guest.run(&format!("ethtool {wrong}"))?;
+        ensure!(refused.status != 0, "{wrong} is accepted");
+    }
+
+    guest.sh("ethtool -C eth0 rx-usecs 0 rx-frames 0 tx-usecs 0 tx-frames 1")?;
+    let none = told(guest)?;
+    ensure!(none == [(0, 0), (1, 0), (0, 0), (1, 0)], "{none:?}");
+    ping(guest, 3)
+}
+
+/// A card that cannot be told is not, and the user hears of it.
+fn coalesce_not(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    let shown = guest.sh("ethtool -c eth0")?;
+    ensure!(
+        shown.contains("rx-frames:\t1") && shown.contains("tx-frames:\t1"),
+        "{shown}"
+    );
+    for wrong in ["rx-usecs 5", "rx-frames 5", "tx-frames 5"] {
+        let refused = guest.run(&format!("ethtool -C eth0 {wrong}"))?;
+        ensure!(refused.status != 0, "{wrong} is accepted");
+    }
+    ping(guest, 3)
+}
+
+/// A card that can be told for each queue only is told so.
+fn coalesce_each(guest: &mut Guest) -> Result<()> {
+    up(guest, RUST)?;
+    guest.sh("ethtool -C eth0 rx-usecs 20 rx-frames 10 tx-usecs 40 tx-frames 30")?;
+    let all = told(guest)?;
+    ensure!(all == [(10, 20), (30, 40), (10, 20), (30, 40)], "{all:?}");
+    guest.sh("ethtool -Q eth0 queue_mask 0x1 --coalesce rx-frames 5")?;
+    let some = told(guest)?;
+    ensure!(some == [(5, 20), (30, 40), (10, 20), (30, 40)], "{some:?}");
+
+    // What a reset has made the device forget it is told again.
+    guest.sh("echo 1 >$(readlink -f /sys/class/net/eth0/device/..)/reset")?;
+    ping(guest, 3)?;
+    let again = told(guest)?;
+    ensure!(again == some, "{again:?}");
+    guest.sh("ethtool -C eth0 tx-usecs 0 tx-frames 1").map(drop)
 }
