@@ -3,6 +3,7 @@
 //! The tests. `Documentation/testing.md` says how to add one.
 
 pub mod balloon;
+mod bent;
 mod build;
 mod card;
 mod control;
@@ -190,6 +191,7 @@ pub fn all() -> Vec<Test> {
         queues::tests(),
         hash::tests(),
         card::tests(),
+        bent::tests(),
         balloon::tests(),
         refusals::tests(),
         samples::tests(),

@@ -8,7 +8,9 @@
 //!
 //! - [`server`] connects a [`Model`](server::Model) with QEMU; the device's status and resets stay QEMU's.
 //! - [`net`] is a network card, with a [`peer`] at the other end of its cable.
+//! - [`script`] says what a device does wrong.
 
 pub mod net;
 mod peer;
+pub mod script;
 pub mod server;

@@ -8,6 +8,10 @@ pub use control::Command;
 
 use crate::{
     peer::Peer,
+    script::{
+        Point,
+        Script, //
+    },
     server::{
         Model,
         Ring, //
@@ -109,6 +113,8 @@ pub struct Net {
     pub queues: Vec<QueueState>,
     /// What the driver has asked for since it began.
     pub commands: Vec<Command>,
+    /// What the card does wrong.
+    pub script: Script,
 }
 
 impl Net {
@@ -123,6 +129,7 @@ impl Net {
             waiting: VecDeque::new(),
             queues: vec![QueueState::default(); usize::from(pairs) * 2 + 1],
             commands: Vec::new(),
+            script: Script::default(),
         }
     }
 
@@ -197,8 +204,11 @@ impl Net {
             if packet.len() > HEADER {
                 self.peer.receive(packet.split_off(HEADER));
             }
-            rings[queue].push(head, 0);
-            self.used(queue, rings);
+            if self.script.bend(Point::TxUsed, 1) != 0 {
+                let head = self.script.bend(Point::TxUsedId, head.into());
+                rings[queue].push(head as u16, 0);
+                self.used(queue, rings);
+            }
         }
         self.exchange(rings);
     }
@@ -207,8 +217,10 @@ impl Net {
     fn exchange(&mut self, rings: &[Ring<'_>]) {
         self.peer.work();
         while let Some(frame) = self.peer.send() {
-            if self.waiting.len() < WAITING {
-                self.waiting.push_back(frame);
+            for _ in 0..self.script.bend(Point::RxCopies, 1) {
+                if self.waiting.len() < WAITING {
+                    self.waiting.push_back(frame.clone());
+                }
             }
         }
         // The peer is one flow, more or less: the first queue has it.
@@ -248,6 +260,9 @@ impl Net {
         }
 
         packet[NUM_BUFFERS..HEADER].copy_from_slice(&(buffers.len() as u16).to_le_bytes());
+        for (at, byte) in packet[..HEADER].iter_mut().enumerate() {
+            *byte = self.script.bend(Point::RxHeader(at), (*byte).into()) as u8;
+        }
         let mut rest = packet.as_slice();
         for chain in buffers {
             let head = chain.head_index();
@@ -259,7 +274,9 @@ impl Net {
                 }
             }
             rest = &rest[written..];
-            ring.push(head, written as u32);
+            let head = self.script.bend(Point::RxUsedId, head.into());
+            let len = self.script.bend(Point::RxUsedLen, written as u64);
+            ring.push(head as u16, len as u32);
             self.used(queue, rings);
         }
         true
@@ -276,13 +293,18 @@ impl Net {
                 let _ = reader.read_to_end(&mut request);
             }
             if let Ok(mut writer) = chain.clone().writer(chain.memory()) {
-                let reply = self.command(&request, writer.available_bytes());
+                let mut reply = self.command(&request, writer.available_bytes());
+                if let Some(status) = reply.last_mut() {
+                    *status = self.script.bend(Point::ControlStatus, (*status).into()) as u8;
+                }
                 if writer.write_all(&reply).is_ok() {
                     written = reply.len();
                 }
             }
-            rings[queue].push(head, written as u32);
-            self.used(queue, rings);
+            if self.script.bend(Point::ControlUsed, 1) != 0 {
+                rings[queue].push(head, written as u32);
+                self.used(queue, rings);
+            }
         }
     }
 }

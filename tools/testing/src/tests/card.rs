@@ -74,7 +74,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Has the peer send back what it gets, and compares.
-fn echo(guest: &mut Guest) -> Result<()> {
+pub fn echo(guest: &mut Guest) -> Result<()> {
     const LENGTH: u32 = 1_000_000;
 
     let sums = guest.sh_for(

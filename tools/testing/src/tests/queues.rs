@@ -71,7 +71,7 @@ fn channels(guest: &mut Guest) -> Result<(u64, u64)> {
 }
 
 /// A statistic of the card; 0 if it is not shown, as the C driver does with queues that are not in use.
-fn statistic(guest: &mut Guest, name: &str) -> Result<u64> {
+pub fn statistic(guest: &mut Guest, name: &str) -> Result<u64> {
     guest.number(&format!(
         "ethtool -S eth0 | awk '$1 == \"{name}:\" {{ n = $2 }} END {{ print n + 0 }}'"
     ))

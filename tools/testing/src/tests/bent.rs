@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the network driver with a card that breaks the rules. Whatever that does, the guest goes on, and a card that behaves
+//! again works again, at the latest when its driver is bound anew.
+
+use super::{
+    card,
+    net::{
+        ping,
+        RUST, //
+    },
+    offload::up,
+    queues::statistic,
+    Test, //
+};
+use crate::guest::{
+    Guest,
+    Spec, //
+};
+use anyhow::{
+    ensure,
+    Context,
+    Result, //
+};
+use std::time::{
+    Duration,
+    Instant, //
+};
+use tenon_device::script::Script;
+
+/// One wrong packet costs that packet: what the card does, and where it is counted.
+const PACKETS: [(&str, &str); 7] = [
+    ("rx.used-len times 3 5", "rx0_short"),
+    ("rx.used-len times 3 0", "rx0_short"),
+    ("rx.header.10 times 3 0", "rx0_bad_header"),
+    ("rx.header.11 times 3 0xff", "rx0_bad_header"),
+    ("rx.header.10 times 1 3", "rx0_missing_buffers"),
+    ("rx.header.0 times 3 1", "rx0_bad_header"),
+    ("rx.header.1 times 3 1", "rx0_bad_header"),
+];
+
+/// The queue is out of use afterwards, and the kernel's log says so.
+const QUEUES: [&str; 2] = ["rx.used-len 70000", "tx.used-id 200"];
+
+/// How many cards that do anything at all there are.
+const SEEDS: u64 = 6;
+
+pub fn tests() -> Vec<Test> {
+    let test = |name: &str, seconds, pairs, body: fn(&mut Guest) -> Result<()>| {
+        Test::guest(
+            format!("net/{}/bent/{name}", RUST.module),
+            seconds,
+            Spec::q35().card(pairs, &[]),
+            move |guest, _| body(guest),
+        )
+    };
+
+    vec![
+        test("packets", 120, 1, packets),
+        test("queues", 120, 1, queues),
+        test("silent-control", 120, 2, silent_control),
+        test("refusing-control", 60, 2, refusing_control),
+        test("anything", 240, 2, anything),
+    ]
+}
+
+/// Has the card follow a script from now on.
+fn bend(guest: &mut Guest, script: &str) -> Result<()> {
+    guest.card()?.script = script.parse().with_context(|| script.to_owned())?;
+    Ok(())
+}
+
+/// Has the card behave, and returns how often it did not.
+fn straighten(guest: &mut Guest) -> Result<u64> {
+    Ok(std::mem::take(&mut guest.card()?.script).bent)
+}
+
+fn packets(guest: &mut Guest) -> Result<()> {
+    up(guest, RUST)?;
+    for (script, counter) in PACKETS {
+        let before = statistic(guest, counter)?;
+        bend(guest, script)?;
+        guest.run("ping -c 4 -i 0.1 -W 1 10.0.2.2")?;
+        let bent = straighten(guest)?;
+        let counted = statistic(guest, counter)? - before;
+        ensure!(
+            bent > 0 && counted > 0,
+            "{script}: done {bent} times, {counted} counted as {counter}"
+        );
+        ping(guest, 3).with_context(|| format!("after {script}"))?;
+    }
+    bend(guest, "rx.copies times 20 30")?;
+    guest.run("ping -c 5 -i 0.1 -W 1 10.0.2.2")?;
+    ensure!(straighten(guest)? > 0, "no packet came twice");
+    card::echo(guest)
+}
+
+fn queues(guest: &mut Guest) -> Result<()> {
+    for script in QUEUES {
+        up(guest, RUST)?;
+        bend(guest, script)?;
+        guest.run("ping -c 4 -i 0.1 -W 1 10.0.2.2")?;
+        ensure!(straighten(guest)? > 0, "{script} has not happened");
+        let lost = guest.run("ping -c 3 -i 0.1 -W 1 10.0.2.2")?;
+        ensure!(lost.status != 0, "{script} does no harm");
+        guest.sh("ip link set eth0 down && ip link set eth0 up")?;
+        RUST.unload(guest)?;
+    }
+    up(guest, RUST)?;
+    ping(guest, 3)
+}
+
+/// Commands that are not answered are given up, and hold up nothing else.
+fn silent_control(guest: &mut Guest) -> Result<()> {
+    const GROUPS: &str =
+        "for i in 1 2 3 4; do /bin/ip maddress add 33:33:00:00:00:0$i dev eth0; done";
+
+    up(guest, RUST)?;
+    bend(guest, "control.used times all 0")?;
+    let start = Instant::now();
+    guest.sh(GROUPS)?;
+    let refused = guest.run("ethtool -L eth0 combined 1")?;
+    ensure!(
+        refused.status != 0,
+        "a command that is not answered succeeds"
+    );
+    ping(guest, 3)?;
+    RUST.unload(guest)?;
+    let taken = start.elapsed();
+    ensure!(
+        taken < Duration::from_secs(25),
+        "it took {} s",
+        taken.as_secs()
+    );
+
+    ensure!(straighten(guest)? > 0, "no command was sent");
+    up(guest, RUST)?;
+    guest.sh("ethtool -L eth0 combined 1")?;
+    ping(guest, 3)
+}
+
+/// Commands that are refused are for nothing.
+fn refusing_control(guest: &mut Guest) -> Result<()> {
+    bend(guest, "control.status times all 1")?;
+    up(guest, RUST)?;
+    for wish in [
+        "ethtool -L eth0 combined 2",
+        "ethtool -C eth0 rx-usecs 5",
+        "/bin/ip link set eth0 address 52:54:00:00:00:99",
+    ] {
+        let refused = guest.run(wish)?;
+        ensure!(refused.status != 0, "{wish}: succeeds");
+    }
+    ping(guest, 3)?;
+    ensure!(straighten(guest)? > 0, "no command was sent");
+    guest.sh("ethtool -L eth0 combined 2 && ethtool -C eth0 rx-usecs 5")?;
+    ping(guest, 3)
+}
+
+/// The card says anything at all.
+fn anything(guest: &mut Guest) -> Result<()> {
+    for seed in 0..SEEDS {
+        let mut script = format!("seed {seed}\n");
+        for byte in 0..12 {
+            script += &format!(
+                "rx.header.{byte} after {} times 60 random\n",
+                byte * 3 + seed
+            );
+        }
+        for point in ["rx.used-len", "rx.used-id", "control.status"] {
+            script += &format!("{point} after {} times 5 random\n", 90 + 30 * seed);
+        }
+        // It is a script at all.
+        script.parse::<Script>()?;
+
+        up(guest, RUST)?;
+        bend(guest, &script)?;
+        guest.run_for(
+            Duration::from_secs(60),
+            "ping -c 150 -i 0.01 -W 1 10.0.2.2 >/dev/null; ethtool -C eth0 rx-usecs 5; \
+             head -c 100000 /dev/zero | timeout 5 nc 10.0.2.2 7 >/dev/null",
+        )?;
+        ensure!(straighten(guest)? > 50, "seed {seed} has not happened");
+        RUST.unload(guest)?;
+    }
+    up(guest, RUST)?;
+    card::echo(guest)
+}
