@@ -31,6 +31,8 @@ const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
 /// Memory of the guests.
 const SIZE: u64 = 768 * MIB;
+/// What they can spare of it, on the sanitizer kernel, too, whose checkers take their part.
+const SPARE: u64 = 320 * MIB;
 /// What else may take or give memory meanwhile: other processes of the guest, and QEMU for the code that it translates.
 const SLACK: u64 = 32 * MIB;
 /// Makes the host hold all memory of the guest from the start, so that each page given away shows.
@@ -186,25 +188,23 @@ fn ensure_available(guest: &mut Guest, when: &str, expected: u64) -> Result<()> 
 
 /// The guest's memory and the host's follow the target down and up.
 fn follow(guest: &mut Guest, driver: Driver) -> Result<()> {
-    const BALLOON: u64 = 384 * MIB;
-
     driver.load(guest, "")?;
     ensure!(actual(guest)? == SIZE);
     let available = meminfo(guest, "MemAvailable")?;
     let resident = guest.resident()?;
 
-    resize(guest, SIZE - BALLOON)?;
-    ensure_available(guest, "shrunk", available - BALLOON)?;
+    resize(guest, SIZE - SPARE)?;
+    ensure_available(guest, "shrunk", available - SPARE)?;
     let shrunk = guest.resident()?;
     ensure_near(
         "the host's memory, shrunk",
         shrunk,
-        resident.saturating_sub(BALLOON),
+        resident.saturating_sub(SPARE),
     )?;
 
     // A size in the middle, and one that is no multiple of a MiB.
-    resize(guest, SIZE - BALLOON / 2)?;
-    resize(guest, SIZE - BALLOON + 3 * PAGE)?;
+    resize(guest, SIZE - SPARE / 2)?;
+    resize(guest, SIZE - SPARE + 3 * PAGE)?;
 
     resize(guest, SIZE)?;
     ensure_available(guest, "grown", available)?;
@@ -212,7 +212,7 @@ fn follow(guest: &mut Guest, driver: Driver) -> Result<()> {
     touch(guest)?;
     let grown = guest.resident()?;
     ensure!(
-        grown > shrunk + BALLOON / 2,
+        grown > shrunk + SPARE / 2,
         "the host's memory grew by {} MiB only",
         grown.saturating_sub(shrunk) / MIB
     );
@@ -221,15 +221,12 @@ fn follow(guest: &mut Guest, driver: Driver) -> Result<()> {
 
 /// At no moment does the driver tell the host of more than the guest gave away, or of less than it still lacks.
 fn actual_is_honest(guest: &mut Guest, driver: Driver) -> Result<()> {
-    // What there is to spare beside the checkers of the sanitizer kernel, too.
-    const BALLOON: u64 = 320 * MIB;
-
     driver.load(guest, "")?;
     let resident = guest.resident()?;
     let pages = vmstat(guest, "balloon_inflate")?.context("no balloon_inflate in vmstat")?;
 
     let mut between = 0;
-    ask(guest, SIZE - BALLOON)?;
+    ask(guest, SIZE - SPARE)?;
     let start = Instant::now();
     loop {
         // Told first, looked at later: both can only have grown meanwhile.
@@ -247,13 +244,13 @@ fn actual_is_honest(guest: &mut Guest, driver: Driver) -> Result<()> {
             fell / MIB
         );
         match told {
-            BALLOON => break,
+            SPARE => break,
             0 => {}
             _ => between += 1,
         }
         ensure!(
             start.elapsed() < RESIZE,
-            "{told} of {BALLOON} bytes given away"
+            "{told} of {SPARE} bytes given away"
         );
     }
 
@@ -263,18 +260,18 @@ fn actual_is_honest(guest: &mut Guest, driver: Driver) -> Result<()> {
         let told = SIZE - actual(guest)?;
         let taken = vmstat(guest, "balloon_deflate")?.unwrap_or(0) - pages;
         ensure!(
-            taken * PAGE >= BALLOON - told,
+            taken * PAGE >= SPARE - told,
             "{} bytes are told to be back, {taken} pages are",
-            BALLOON - told
+            SPARE - told
         );
         match told {
             0 => break,
-            BALLOON => {}
+            SPARE => {}
             _ => between += 1,
         }
         ensure!(
             start.elapsed() < 2 * RESIZE,
-            "{told} of {BALLOON} bytes still away"
+            "{told} of {SPARE} bytes still away"
         );
     }
     ensure!(
@@ -471,8 +468,8 @@ fn mute(guest: &mut Guest, driver: Driver) -> Result<()> {
 
 /// Compaction moves pages of the balloon, and neither the guest's data nor what the host has suffers.
 fn compaction(guest: &mut Guest, driver: Driver) -> Result<()> {
-    // What there is to spare beside the checkers of the sanitizer kernel, too.
-    const BALLOON: u64 = 160 * MIB;
+    // Half, as what is moved needs a place.
+    const BALLOON: u64 = SPARE / 2;
 
     driver.load(guest, "")?;
     // Data, the balloon and free memory alternate everywhere: compaction moves from the low end to free pages at the high end,
@@ -560,7 +557,7 @@ fn unload(guest: &mut Guest, driver: Driver) -> Result<()> {
     let available = meminfo(guest, "MemAvailable")?;
 
     driver.load(guest, "")?;
-    resize(guest, SIZE / 2)?;
+    resize(guest, SIZE - SPARE)?;
     driver.unload(guest)?;
     ensure!(meminfo(guest, "MemTotal")? == total);
     ensure_available(guest, "unloaded", available)?;
@@ -572,10 +569,10 @@ fn unload(guest: &mut Guest, driver: Driver) -> Result<()> {
     // The target still stands: a new instance follows it.
     driver.load(guest, "")?;
     guest.wait_for("the target of before", RESIZE, |guest| {
-        Ok((actual(guest)? == SIZE / 2).then_some(()))
+        Ok((actual(guest)? == SIZE - SPARE).then_some(()))
     })?;
     for step in 1..=6 {
-        ask(guest, SIZE / 2 + step % 2 * 300 * MIB)?;
+        ask(guest, SIZE - SPARE + step % 2 * 300 * MIB)?;
         // At another moment of the way each time.
         thread::sleep(Duration::from_millis(40 * step));
         driver.unload(guest)?;
