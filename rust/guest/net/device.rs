@@ -15,6 +15,12 @@
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
+mod new;
+
+pub use self::new::{
+    NewDevice,
+    ReceiveQueue, //
+};
 pub use super::{
     features::Features,
     operations::Operations,
@@ -22,17 +28,9 @@ pub use super::{
 };
 
 use super::{
-    address::MacAddr,
     ethtool::Channels,
-    napi::{
-        Direction,
-        Handler,
-        Napi, //
-    },
-    operations::Callbacks,
-    page_pool,
+    napi::Napi,
     transmit::{
-        Of,
         Reclaim,
         Side, //
     }, //
@@ -64,16 +62,6 @@ use kernel::{
     },
     types::Opaque, //
 };
-
-/// A receive queue to be made.
-pub struct ReceiveQueue<H: Handler> {
-    /// What polls it.
-    pub handler: H,
-    /// What the poll shares with others.
-    pub shared: H::Shared,
-    /// The page pool that the poll allocates from.
-    pub pool: Option<page_pool::Params>,
-}
 
 /// What lies in the private area of a `struct net_device`.
 #[pin_data]
@@ -355,195 +343,6 @@ unsafe impl<T: Operations> AlwaysRefCounted for Device<T> {
             // SAFETY: This was the last reference.
             drop(unsafe { NewDevice::from_raw(obj) });
         }
-    }
-}
-
-/// A device that nobody else knows of yet.
-///
-/// # Invariants
-///
-/// There is no other reference to the device, and it is not registered.
-pub struct NewDevice<T: Operations>(NonNull<Device<T>>);
-
-/// An allocated `struct net_device` without private data.
-struct Allocation(NonNull<bindings::net_device>);
-
-impl Drop for Allocation {
-    fn drop(&mut self) {
-        // SAFETY: The device is valid, and not registered or not any more.
-        unsafe { bindings::free_netdev(self.0.as_ptr()) };
-    }
-}
-
-impl<T: Operations> NewDevice<T> {
-    /// Makes an Ethernet device with one receive queue per element of `rx` and one transmit queue per element of `tx`.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`], what `data` fails with, [`EINVAL`] for no queues or too many.
-    pub fn new(
-        rx: KVec<ReceiveQueue<T::Receive>>,
-        tx: KVec<T::Transmit>,
-        data: impl PinInit<T, Error>,
-    ) -> Result<Self> {
-        // `____cacheline_aligned`
-        const { assert!(align_of::<Private<T>>() <= 64) };
-
-        let rx_count = u16::try_from(rx.len())?;
-        let tx_count = u16::try_from(tx.len())?;
-        if rx_count == 0 || tx_count == 0 {
-            return Err(EINVAL);
-        }
-
-        // SAFETY: The counts are not zero.
-        let dev = unsafe {
-            bindings::alloc_etherdev_mqs(
-                // CAST: The size of a structure.
-                size_of::<Private<T>>() as c_int,
-                u32::from(tx_count),
-                u32::from(rx_count),
-            )
-        };
-        let allocation = Allocation(NonNull::new(dev).ok_or(ENOMEM)?);
-
-        let mut receive = KVec::with_capacity(rx.len(), GFP_KERNEL)?;
-        for (index, queue) in (0..rx_count).zip(rx) {
-            // SAFETY: What is made here is dropped before `allocation`, and so it is by `from_raw()`'s drop.
-            let napi = unsafe {
-                Napi::new(
-                    dev,
-                    Direction::Receive,
-                    index,
-                    queue.handler,
-                    queue.shared,
-                    queue.pool,
-                )
-            };
-            receive.push(KBox::pin_init(napi, GFP_KERNEL)?, GFP_KERNEL)?;
-        }
-
-        let mut transmit = KVec::with_capacity(tx.len(), GFP_KERNEL)?;
-        for (index, state) in (0..tx_count).zip(tx) {
-            // SAFETY: The NAPI instance, which has this, is dropped before the device.
-            let of = unsafe { Of::new(allocation.0.cast(), index) };
-            // SAFETY: As above.
-            let napi =
-                unsafe { Napi::new(dev, Direction::Transmit, index, Reclaim::new(), of, None) };
-            transmit.push(
-                KBox::pin_init(Side::new(state, napi), GFP_KERNEL)?,
-                GFP_KERNEL,
-            )?;
-        }
-
-        let private = try_pin_init!(Private {
-            rx: receive,
-            tx: transmit,
-            refs: Refcount::new(1),
-            registered: Atomic::new(0),
-            data <- data,
-        }? Error);
-        // SAFETY: The private area is valid for a `Private<T>`, suitably aligned, and does not move.
-        unsafe { pin_init::raw_try_init(priv_of::<T>(dev), private) }?;
-
-        // SAFETY: The device is valid and nobody else has it.
-        let raw = unsafe { &mut *dev };
-        raw.netdev_ops = &Callbacks::<T>::OPS;
-        raw.ethtool_ops = T::ETHTOOL.as_ptr();
-        // A `TxSkBuff` is its packet's only owner; with this flag, pktgen would send one several times at once.
-        // SAFETY: The other view of this union is a mark of the same bits.
-        let flags = unsafe { &mut raw.__bindgen_anon_1.__bindgen_anon_1 };
-        let old = flags.priv_flags();
-        flags.set_priv_flags(old & !(bindings::netdev_priv_flags_IFF_TX_SKB_SHARING as c_ulong));
-
-        // INVARIANT: The private data is there, and nobody else has the device.
-        Ok(Self(core::mem::ManuallyDrop::new(allocation).0.cast()))
-    }
-
-    /// # Safety
-    ///
-    /// There is no other reference to the device, and it is not registered.
-    unsafe fn from_raw(dev: NonNull<Device<T>>) -> Self {
-        // INVARIANT: By the safety requirements.
-        Self(dev)
-    }
-
-    fn raw(&mut self) -> &mut bindings::net_device {
-        // SAFETY: By the type invariant the device is valid and nobody else has it.
-        unsafe { &mut *self.0.as_ptr().cast() }
-    }
-
-    /// Sets what the device can do: `active` from the beginning, `changeable` by the user.
-    pub fn set_features(&mut self, active: Features, changeable: Features) {
-        let raw = self.raw();
-
-        raw.features = active.0;
-        raw.hw_features = changeable.0;
-        raw.vlan_features = active.0;
-    }
-
-    /// Sets the range of the MTU and what it is to begin with.
-    pub fn set_mtu(&mut self, min: u32, max: u32, mtu: u32) {
-        let raw = self.raw();
-
-        raw.min_mtu = min;
-        raw.max_mtu = max;
-        raw.mtu = mtu;
-    }
-
-    /// Asks the stack to leave so many bytes before each packet.
-    pub fn set_needed_headroom(&mut self, bytes: u16) {
-        self.raw().needed_headroom = bytes;
-    }
-
-    /// Lets the user change the address while the interface is up, and the stack send packets without a linear part.
-    pub fn set_flexible(&mut self) {
-        let raw: *mut bindings::net_device = self.raw();
-
-        // SAFETY: The device is valid, and the other view of this union is a mark of the same bits.
-        let flags = unsafe { &mut (*raw).__bindgen_anon_1.__bindgen_anon_1 };
-        let old = flags.priv_flags();
-        flags.set_priv_flags(
-            old | bindings::netdev_priv_flags_IFF_LIVE_ADDR_CHANGE as c_ulong
-                | bindings::netdev_priv_flags_IFF_UNICAST_FLT as c_ulong
-                | bindings::netdev_priv_flags_IFF_TX_SKB_NO_LINEAR as c_ulong,
-        );
-    }
-
-    /// Sets the address.
-    pub fn set_address(&mut self, addr: MacAddr) {
-        // SAFETY: By the type invariant the device is valid and nobody else has it.
-        unsafe { bindings::eth_hw_addr_set(self.raw(), addr.to_bytes().as_ptr()) };
-    }
-
-    /// Sets a random address, and lets user space know that it is one.
-    pub fn set_random_address(&mut self) {
-        // SAFETY: By the type invariant the device is valid and nobody else has it.
-        unsafe { bindings::eth_hw_addr_random(self.raw()) };
-    }
-
-    /// Says that the link is down, until [`Device::carrier_on`]. Without this it counts as up.
-    pub fn set_carrier_off(&mut self) {
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::netif_carrier_off(self.raw()) };
-    }
-
-    /// Ends the configuration.
-    pub fn share(self) -> ARef<Device<T>> {
-        let this = core::mem::ManuallyDrop::new(self);
-
-        // SAFETY: The reference that the count begins with passes to the `ARef`.
-        unsafe { ARef::from_raw(this.0) }
-    }
-}
-
-impl<T: Operations> Drop for NewDevice<T> {
-    fn drop(&mut self) {
-        let dev: NonNull<bindings::net_device> = self.0.cast();
-
-        // SAFETY: By the type invariants the private data is initialised and nobody else has it. Its fields go in their order:
-        // the NAPI instances first.
-        unsafe { core::ptr::drop_in_place(priv_of::<T>(dev.as_ptr())) };
-        drop(Allocation(dev));
     }
 }
 
