@@ -5,6 +5,7 @@
 //! - [`device`]: a network device with its private data, its operations and its registration.
 //! - [`transmit`]: transmit queues, whose state the transmit lock protects.
 //! - [`napi`]: polling in softirq context, with state that only the poll reaches.
+//! - [`dim`]: interrupts that adapt to the traffic.
 //! - [`skbuff`]: packets, as two types: one for each direction, because the ownership differs.
 //! - [`page_pool`]: memory to receive into.
 //! - [`buffer`]: packets and receive memory as something that can be lent to a virtio device.
@@ -39,6 +40,7 @@
 pub mod address;
 pub mod buffer;
 pub mod device;
+pub mod dim;
 pub mod ethtool;
 mod features;
 pub mod filter;

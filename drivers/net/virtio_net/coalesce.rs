@@ -2,10 +2,12 @@
 
 //! When the device interrupts (VirtIO 1.3, 5.1.6.5, notifications coalescing): for all queues of a direction
 //! (VIRTIO_NET_F_NOTF_COAL), for each by itself (VIRTIO_NET_F_VQ_NOTF_COAL), or both.
+//!
+//! A device that can be told for each queue can also be told again and again, as the traffic asks for it.
 
 use crate::{
     config::Feature,
-    interface::Interface, //
+    control::Control, //
 };
 use guest::{
     net::ethtool::coalesce::{
@@ -15,7 +17,18 @@ use guest::{
     },
     virtio::Features, //
 };
-use kernel::prelude::*;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Mutex, //
+    }, //
+};
 
 /// What is said of a device that cannot be told: it interrupts for each packet.
 const FIXED: Settings = Settings {
@@ -27,6 +40,7 @@ const FIXED: Settings = Settings {
         usecs: 0,
         frames: 1,
     },
+    adaptive_rx: false,
 };
 
 /// What is said of a device that has not been told yet. It does the same; who then sets a time alone means that packets are not
@@ -36,13 +50,26 @@ const UNTOLD: Settings = Settings {
         usecs: 0,
         frames: 0,
     },
-    tx: FIXED.tx,
+    ..FIXED
 };
 
-/// What the device has been told.
+/// When the queues interrupt, which the interface and the receive queues decide.
+#[pin_data]
 pub(crate) struct Coalescing {
-    /// What it does after a reset.
+    /// Whom to tell, if the device has the commands for all queues of a direction.
+    all: Option<Arc<Control>>,
+    /// The same, for each queue.
+    each: Option<Arc<Control>>,
+    /// What the device does after a reset.
     initial: Settings,
+    /// Which receive queues adapt to the traffic: a copy for the polls, which cannot wait for the lock.
+    adaptive: KVec<Atomic<bool>>,
+    #[pin]
+    told: Mutex<Told>,
+}
+
+/// What the device has been told.
+struct Told {
     /// For all pairs.
     all: Settings,
     /// For each pair.
@@ -55,15 +82,51 @@ impl Coalescing {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new(pairs: usize, features: &Features<Feature>) -> Result<Self> {
-        let able = features.contains(Feature::NotfCoal) || features.contains(Feature::VqNotfCoal);
-        let initial = if able { UNTOLD } else { FIXED };
-
-        Ok(Self {
-            initial,
+    pub(crate) fn new(
+        pairs: usize,
+        features: &Features<Feature>,
+        control: Option<&Arc<Control>>,
+    ) -> Result<Arc<Self>> {
+        let control = |feature| control.filter(|_| features.contains(feature)).cloned();
+        let all = control(Feature::NotfCoal);
+        let each = control(Feature::VqNotfCoal);
+        let initial = if all.is_some() || each.is_some() {
+            UNTOLD
+        } else {
+            FIXED
+        };
+        let mut adaptive = KVec::with_capacity(pairs, GFP_KERNEL)?;
+        for _ in 0..pairs {
+            adaptive.push(Atomic::new(false), GFP_KERNEL)?;
+        }
+        let told = Told {
             all: initial,
             pairs: KVec::from_elem(initial, pairs, GFP_KERNEL)?,
-        })
+        };
+
+        Arc::pin_init(
+            pin_init!(Self {
+                all,
+                each,
+                initial,
+                adaptive,
+                told <- new_mutex!(told, "virtio_net_rust::Coalescing::told"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Returns whether queues can adapt to the traffic.
+    pub(crate) fn can_adapt(&self) -> bool {
+        self.each.is_some()
+    }
+
+    /// Returns whether the receive queue of a pair adapts to the traffic.
+    #[inline]
+    pub(crate) fn is_adaptive(&self, pair: u16) -> bool {
+        self.adaptive
+            .get(usize::from(pair))
+            .is_some_and(|adaptive| adaptive.load(Relaxed))
     }
 
     /// Returns when the queues interrupt.
@@ -71,11 +134,13 @@ impl Coalescing {
     /// # Errors
     ///
     /// [`EOPNOTSUPP`]: the device cannot be told for one pair.
-    pub(crate) fn get(&self, interface: &Interface, scope: Scope) -> Result<Settings> {
+    pub(crate) fn get(&self, scope: Scope) -> Result<Settings> {
+        let told = self.told.lock();
+
         match scope {
-            Scope::All => Ok(self.all),
-            Scope::Pair(_) if !interface.features.contains(Feature::VqNotfCoal) => Err(EOPNOTSUPP),
-            Scope::Pair(pair) => self.pairs.get(usize::from(pair)).copied().ok_or(EINVAL),
+            Scope::All => Ok(told.all),
+            Scope::Pair(_) if self.each.is_none() => Err(EOPNOTSUPP),
+            Scope::Pair(pair) => told.pairs.get(usize::from(pair)).copied().ok_or(EINVAL),
         }
     }
 
@@ -83,65 +148,114 @@ impl Coalescing {
     ///
     /// # Errors
     ///
-    /// [`EOPNOTSUPP`]: the device cannot be told that. Those of [`Control`](crate::control::Control).
-    pub(crate) fn set(
-        &mut self,
-        interface: &Interface,
-        scope: Scope,
-        settings: Settings,
-    ) -> Result {
+    /// [`EOPNOTSUPP`]: the device cannot be told that. [`EINVAL`]: a queue cannot do as it is told and adapt to the traffic. Those
+    /// of [`Control`].
+    pub(crate) fn set(&self, scope: Scope, wanted: Settings) -> Result {
+        let mut told = self.told.lock();
+
+        if wanted.adaptive_rx && self.each.is_none() {
+            return Err(EOPNOTSUPP);
+        }
         match scope {
-            Scope::All => self.set_all(interface, settings),
-            Scope::Pair(pair) => self.set_pair(interface, pair, settings),
+            Scope::All if wanted.adaptive_rx && wanted.rx != told.all.rx => Err(EINVAL),
+            Scope::All => self.set_all(&mut told, wanted),
+            Scope::Pair(pair) => {
+                let known = told.pairs.get_mut(usize::from(pair)).ok_or(EINVAL)?;
+
+                // One that adapts already may have done so since the user looked.
+                if wanted.adaptive_rx && !known.adaptive_rx && wanted.rx != known.rx {
+                    return Err(EINVAL);
+                }
+                self.set_pair(pair, known, wanted)
+            }
         }
     }
 
-    fn set_all(&mut self, interface: &Interface, settings: Settings) -> Result {
-        if let Some(control) = interface.control(Feature::NotfCoal) {
-            control.set_tx_coalescing(settings.tx)?;
-            self.all.tx = settings.tx;
-            control.set_rx_coalescing(settings.rx)?;
-            self.all.rx = settings.rx;
-            self.pairs.fill(settings);
-        } else if interface.control(Feature::VqNotfCoal).is_some() {
-            for pair in 0..self.pairs.len() {
-                self.set_pair(interface, u16::try_from(pair)?, settings)?;
+    fn set_all(&self, told: &mut Told, wanted: Settings) -> Result {
+        if let Some(control) = &self.all {
+            control.set_tx_coalescing(wanted.tx)?;
+            told.all.tx = wanted.tx;
+            told.all.adaptive_rx = wanted.adaptive_rx;
+            for (known, pair) in told.pairs.iter_mut().zip(0u16..) {
+                known.tx = wanted.tx;
+                self.set_adaptive(pair, known, wanted.adaptive_rx);
             }
-            self.all = settings;
-        } else if settings != self.initial {
+            if !wanted.adaptive_rx {
+                control.set_rx_coalescing(wanted.rx)?;
+                told.all.rx = wanted.rx;
+                for known in &mut told.pairs {
+                    known.rx = wanted.rx;
+                }
+            }
+        } else if self.each.is_some() {
+            for (known, pair) in told.pairs.iter_mut().zip(0u16..) {
+                self.set_pair(pair, known, wanted)?;
+            }
+            told.all = wanted;
+        } else if wanted != self.initial {
             return Err(EOPNOTSUPP);
         }
         Ok(())
     }
 
-    fn set_pair(&mut self, interface: &Interface, pair: u16, settings: Settings) -> Result {
-        let control = interface.control(Feature::VqNotfCoal).ok_or(EOPNOTSUPP)?;
-        let known = self.pairs.get_mut(usize::from(pair)).ok_or(EINVAL)?;
+    fn set_pair(&self, pair: u16, known: &mut Settings, wanted: Settings) -> Result {
+        let control = self.each.as_ref().ok_or(EOPNOTSUPP)?;
         let rx = pair.checked_mul(2).ok_or(EINVAL)?;
 
-        control.set_queue_coalescing(rx, settings.rx)?;
-        known.rx = settings.rx;
-        control.set_queue_coalescing(rx | 1, settings.tx)?;
-        known.tx = settings.tx;
+        control.set_queue_coalescing(rx | 1, wanted.tx)?;
+        known.tx = wanted.tx;
+        self.set_adaptive(pair, known, wanted.adaptive_rx);
+        if !wanted.adaptive_rx {
+            control.set_queue_coalescing(rx, wanted.rx)?;
+            known.rx = wanted.rx;
+        }
         Ok(())
     }
 
-    /// Tells a device that was reset everything again.
-    pub(crate) fn again(&self, interface: &Interface) -> Result {
-        let mut now = self.initial;
+    fn set_adaptive(&self, pair: u16, known: &mut Settings, on: bool) {
+        known.adaptive_rx = on;
+        if let Some(adaptive) = self.adaptive.get(usize::from(pair)) {
+            adaptive.store(on, Relaxed);
+        }
+    }
 
-        if let Some(control) = interface.control(Feature::NotfCoal) {
-            if self.all != now {
-                control.set_tx_coalescing(self.all.tx)?;
-                control.set_rx_coalescing(self.all.rx)?;
-                now = self.all;
+    /// Tells the device when a receive queue is to interrupt that adapts to the traffic.
+    pub(crate) fn tune(&self, pair: u16, wanted: Moderation) {
+        let mut told = self.told.lock();
+        let (Some(control), Some(known)) = (&self.each, told.pairs.get_mut(usize::from(pair)))
+        else {
+            return;
+        };
+
+        // The user may have ended that meanwhile. What the device does not take over is tried again if it still seems better.
+        if known.adaptive_rx
+            && known.rx != wanted
+            && control
+                .set_queue_coalescing(pair.wrapping_mul(2), wanted)
+                .is_ok()
+        {
+            known.rx = wanted;
+        }
+    }
+
+    /// Tells a device that was reset everything again.
+    pub(crate) fn again(&self) -> Result {
+        let told = self.told.lock();
+        let mut now = (self.initial.rx, self.initial.tx);
+
+        if let Some(control) = &self.all {
+            let wanted = (told.all.rx, told.all.tx);
+            if wanted != now {
+                control.set_tx_coalescing(told.all.tx)?;
+                control.set_rx_coalescing(told.all.rx)?;
+                now = wanted;
             }
         }
-        if let Some(control) = interface.control(Feature::VqNotfCoal) {
-            for (settings, pair) in self.pairs.iter().zip(0u16..) {
-                if *settings != now {
-                    control.set_queue_coalescing(pair.wrapping_mul(2), settings.rx)?;
-                    control.set_queue_coalescing(pair.wrapping_mul(2) | 1, settings.tx)?;
+        if let Some(control) = &self.each {
+            for (known, pair) in told.pairs.iter().zip(0u16..) {
+                if (known.rx, known.tx) != now {
+                    control.set_queue_coalescing(pair.wrapping_mul(2), known.rx)?;
+                    control.set_queue_coalescing(pair.wrapping_mul(2) | 1, known.tx)?;
                 }
             }
         }

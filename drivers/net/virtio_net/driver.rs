@@ -3,6 +3,7 @@
 //! The driver's side of the virtio bus.
 
 use crate::{
+    coalesce::Coalescing,
     config::{
         self,
         Feature,
@@ -28,6 +29,7 @@ use crate::{
     rx::{
         Peers,
         Receiver,
+        Shared,
         Sizing,
         MEMORY, //
     },
@@ -216,6 +218,8 @@ fn interface(
     } else {
         None
     };
+    let coalescing = Coalescing::new(queues.len(), &features, control.as_ref())?;
+    let can_adapt = coalescing.can_adapt();
     // Those of the first pair stand for all.
     let mut rings = None;
     for (index, queues) in (0u16..).zip(queues) {
@@ -241,8 +245,12 @@ fn interface(
 
         receivers.push(
             ReceiveQueue {
-                handler: Receiver::new(index, format, rules, sizing, peers.clone(), rx_stats),
-                shared: queues.rx.clone(),
+                handler: Receiver::new(format, rules, sizing, peers.clone(), rx_stats),
+                shared: Shared {
+                    index,
+                    queue: queues.rx.clone(),
+                    coalescing: coalescing.clone(),
+                },
                 pool: Some(page_pool::Params {
                     order,
                     entries: rx_size,
@@ -273,7 +281,7 @@ fn interface(
         Some(limits) => Some(Hashing::new(limits)?),
         None => None,
     };
-    let told = Told::new(pairs.len(), &features, hashing)?;
+    let told = Told::new(hashing)?;
     let data = try_pin_init!(Interface {
         vdev: dev.into(),
         features,
@@ -281,6 +289,7 @@ fn interface(
         pairs,
         rings: rings.ok_or(EINVAL)?,
         link: Link::new(),
+        coalescing,
         told <- new_mutex!(told, "virtio_net_rust::Interface::told"),
     }? Error);
 
@@ -288,6 +297,9 @@ fn interface(
     let (active, changeable) = config::abilities(&features);
     net.set_features(active, changeable);
     net.set_flexible();
+    if can_adapt {
+        net.set_adaptive()?;
+    }
     let max_mtu = if mergeable {
         config::MAX_MTU
     } else {

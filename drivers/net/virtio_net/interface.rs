@@ -3,6 +3,7 @@
 //! The network device: what the stack and `ethtool` ask of it.
 
 use crate::{
+    coalesce::Coalescing,
     config::{
         self,
         Feature,
@@ -70,6 +71,7 @@ pub(crate) struct Interface {
     pub(crate) pairs: KVec<Pair>,
     pub(crate) rings: ethtool::Rings,
     pub(crate) link: Link,
+    pub(crate) coalescing: Arc<Coalescing>,
     #[pin]
     pub(crate) told: Mutex<Told>,
 }
@@ -264,17 +266,11 @@ impl ethtool::Operations for Interface {
     }
 
     fn coalescing(dev: &Device<Self>, scope: Scope) -> Result<Settings> {
-        let data = dev.data();
-        let told = data.told.lock();
-
-        told.coalescing.get(&data, scope)
+        dev.data().coalescing.get(scope)
     }
 
     fn set_coalescing(dev: &Device<Self>, scope: Scope, settings: Settings) -> Result {
-        let data = dev.data();
-        let mut told = data.told.lock();
-
-        told.coalescing.set(&data, scope, settings)
+        dev.data().coalescing.set(scope, settings)
     }
 
     fn rxfh_sizes(dev: &Device<Self>) -> rxfh::Sizes {

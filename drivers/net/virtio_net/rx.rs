@@ -6,6 +6,7 @@
 //! polls on when there was no memory and the ring runs dry.
 
 use crate::{
+    coalesce::Coalescing,
     counters::rx as counter,
     header::{
         Checksum,
@@ -28,6 +29,8 @@ use guest::{
     net::{
         buffer::RxBuffer,
         device::Features,
+        dim::Sample,
+        ethtool::coalesce::Moderation,
         napi::{
             Context,
             Handler,
@@ -82,15 +85,24 @@ pub(crate) enum Sizing {
     Single(u32),
 }
 
+/// What the poll of a receive queue shares.
+pub(crate) struct Shared {
+    /// The pair that it belongs to.
+    pub(crate) index: u16,
+    pub(crate) queue: Arc<Queue<RxBuffer>>,
+    pub(crate) coalescing: Arc<Coalescing>,
+}
+
 /// What the poll of a receive queue has for itself.
 pub(crate) struct Receiver {
-    index: u16,
     format: Format,
     rules: Rules,
     sizing: Sizing,
     taken: Taken,
     peers: Option<Arc<Peers>>,
     stats: Writer<{ counter::COUNT }>,
+    /// How often the queue's interrupt was turned on.
+    events: u16,
 }
 
 /// The receive queues of a device that spreads packets by their hash.
@@ -166,7 +178,6 @@ impl Taken {
 
 impl Receiver {
     pub(crate) fn new(
-        index: u16,
         format: Format,
         rules: Rules,
         sizing: Sizing,
@@ -174,13 +185,13 @@ impl Receiver {
         stats: Writer<{ counter::COUNT }>,
     ) -> Self {
         Self {
-            index,
             format,
             rules,
             sizing,
             taken: Taken::new(),
             peers,
             stats,
+            events: 0,
         }
     }
 
@@ -230,18 +241,18 @@ impl Receiver {
     fn frame(
         &mut self,
         used: Used<RxBuffer>,
-        queue: &Queue<RxBuffer>,
+        shared: &Shared,
         cx: &mut Context<'_>,
         counts: &mut [u64; counter::COUNT],
     ) {
-        match self.assemble(used, queue, cx) {
+        match self.assemble(used, &shared.queue, cx) {
             Ok(skb) => {
                 counts[counter::PACKETS] += 1;
                 counts[counter::BYTES] += u64::from(skb.len());
                 if let Sizing::Mergeable(sizing) = &mut self.sizing {
                     sizing.observe(skb.len());
                 }
-                skb.receive(self.index, cx);
+                skb.receive(shared.index, cx);
             }
             Err(reason) => {
                 counts[counter::DROPS] += 1;
@@ -361,10 +372,10 @@ impl Receiver {
 }
 
 impl Handler for Receiver {
-    type Shared = Arc<Queue<RxBuffer>>;
+    type Shared = Shared;
 
     /// Fills the ring while it is allowed to wait for memory.
-    fn start(&mut self, queue: &Self::Shared, pool: Option<PoolRef<'_>>) {
+    fn start(&mut self, shared: &Shared, pool: Option<PoolRef<'_>>) {
         let Some(mut pool) = pool else {
             return;
         };
@@ -378,14 +389,14 @@ impl Handler for Receiver {
                 // The first poll tries again.
                 break;
             };
-            let Some(mut vq) = queue.lock_bh() else {
+            let Some(mut vq) = shared.queue.lock_bh() else {
                 return;
             };
             if vq.num_free() == 0 || vq.add_inbuf(buffer).is_err() {
                 break;
             }
         }
-        if let Some(mut vq) = queue.lock_bh() {
+        if let Some(mut vq) = shared.queue.lock_bh() {
             vq.kick();
         }
         if let Some(peers) = &self.peers {
@@ -393,7 +404,7 @@ impl Handler for Receiver {
         }
     }
 
-    fn poll(&mut self, queue: &Self::Shared, cx: &mut Context<'_>) -> Progress {
+    fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Progress {
         // CAST: A budget is not negative.
         let budget = cx.budget() as u32;
         let mut counts = [0; counter::COUNT];
@@ -402,22 +413,22 @@ impl Handler for Receiver {
         if budget == 0 {
             return Progress::Done(0);
         }
-        match queue.lock() {
+        match shared.queue.lock() {
             Some(mut vq) => vq.disable_cb(),
             None => return Progress::Done(0),
         }
 
         while work < budget {
-            let Some(used) = self.taken.next(queue) else {
+            let Some(used) = self.taken.next(&shared.queue) else {
                 break;
             };
-            self.frame(used, queue, cx, &mut counts);
+            self.frame(used, shared, cx, &mut counts);
             work += 1;
         }
 
         let units = self.units(cx.mtu());
         let mut enough = true;
-        if let (Some(mut vq), Some(mut pool)) = (queue.lock(), cx.pool()) {
+        if let (Some(mut vq), Some(mut pool)) = (shared.queue.lock(), cx.pool()) {
             if vq.num_free() > budget.min(vq.size()) / 2 {
                 enough = self.refill(&mut vq, &mut pool, units, &mut counts);
             }
@@ -434,14 +445,27 @@ impl Handler for Receiver {
         }
     }
 
-    fn arm(&mut self, queue: &Self::Shared) -> bool {
+    fn arm(&mut self, shared: &Shared) -> bool {
         // A device that is gone interrupts no more.
-        queue.lock().is_none_or(|mut vq| vq.enable_cb())
+        shared.queue.lock().is_none_or(|mut vq| vq.enable_cb())
     }
 
-    fn disarm(queue: &Self::Shared) {
-        if let Some(mut vq) = queue.lock() {
+    fn disarm(shared: &Shared) {
+        if let Some(mut vq) = shared.queue.lock() {
             vq.disable_cb();
         }
+    }
+
+    fn sample(&mut self, shared: &Shared) -> Option<Sample> {
+        self.events = self.events.wrapping_add(1);
+        shared.coalescing.is_adaptive(shared.index).then(|| Sample {
+            events: self.events,
+            packets: self.stats.get(counter::PACKETS),
+            bytes: self.stats.get(counter::BYTES),
+        })
+    }
+
+    fn tune(shared: &Shared, moderation: Moderation) {
+        shared.coalescing.tune(shared.index, moderation);
     }
 }

@@ -3,7 +3,6 @@
 //! What the device has been told and forgets when it is reset: kept, so that it can be told again.
 
 use crate::{
-    coalesce::Coalescing,
     config::{
         self,
         Feature, //
@@ -13,16 +12,13 @@ use crate::{
     interface::Interface,
     pairs, //
 };
-use guest::{
-    net::{
-        address::MacAddr,
-        device::{
-            self,
-            Device, //
-        },
-        filter::RxMode, //
+use guest::net::{
+    address::MacAddr,
+    device::{
+        self,
+        Device, //
     },
-    virtio::Features, //
+    filter::RxMode, //
 };
 use kernel::{
     bitmap::BitmapVec,
@@ -38,27 +34,20 @@ pub(crate) struct Told {
     pub(crate) filter: Option<Filter>,
     /// The VLANs that are received.
     vlans: BitmapVec,
-    /// When queues interrupt.
-    pub(crate) coalescing: Coalescing,
     /// How packets are hashed, if they are.
     pub(crate) hashing: Option<Hashing>,
 }
 
 impl Told {
-    /// Begins with nothing told to a device of `pairs` pairs, and with `hashing` to be told.
+    /// Begins with nothing told but what `hashing` says.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new(
-        pairs: usize,
-        features: &Features<Feature>,
-        hashing: Option<Hashing>,
-    ) -> Result<Self> {
+    pub(crate) fn new(hashing: Option<Hashing>) -> Result<Self> {
         Ok(Self {
             filter: None,
             vlans: BitmapVec::new(VLANS, GFP_KERNEL)?,
-            coalescing: Coalescing::new(pairs, features)?,
             hashing,
         })
     }
@@ -144,7 +133,7 @@ pub(crate) fn again(dev: &Device<Interface>) -> Result {
             control.set_vlan(vid, true)?;
         }
     }
-    told.coalescing.again(&data)?;
+    data.coalescing.again()?;
     // A device begins with all that was negotiated.
     let merge = dev.features().contains(device::Features::GRO_HW);
     let offloads = config::guest_offloads(&data.features, merge);

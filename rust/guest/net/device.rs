@@ -28,6 +28,7 @@ pub use super::{
 };
 
 use super::{
+    dim::Profiles,
     ethtool::Channels,
     napi::Napi,
     transmit::{
@@ -69,6 +70,7 @@ struct Private<T: Operations> {
     // The NAPI instances go first.
     rx: KVec<Pin<KBox<Napi<T::Receive>>>>,
     tx: KVec<Pin<KBox<Side<T>>>>,
+    profiles: Option<Profiles>,
     refs: Refcount,
     registered: Atomic<i32>,
     #[pin]
@@ -305,10 +307,10 @@ impl<T: Operations> Device<T> {
 }
 
 /// The rtnl lock, held.
-struct Rtnl;
+pub(super) struct Rtnl;
 
 impl Rtnl {
-    fn lock() -> Self {
+    pub(super) fn lock() -> Self {
         // SAFETY: No requirements but that it is not held already, which would be a deadlock and no more.
         unsafe { bindings::rtnl_lock() };
         Self

@@ -18,6 +18,11 @@
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
 use super::{
+    dim::{
+        Dim,
+        Sample, //
+    },
+    ethtool::coalesce::Moderation,
     features::Features,
     page_pool::{
         Params,
@@ -78,6 +83,20 @@ pub trait Handler: Send + 'static {
 
     /// Turns the device's interrupt off.
     fn disarm(shared: &Self::Shared);
+
+    /// Returns what the queue has done, if it is to interrupt as often as the traffic asks for. At the end of a poll.
+    ///
+    /// Only for a device with [`set_adaptive`](super::device::NewDevice::set_adaptive).
+    fn sample(&mut self, shared: &Self::Shared) -> Option<Sample> {
+        let _ = shared;
+        None
+    }
+
+    /// The queue had better interrupt like this: an answer to samples, some time later. Process context;
+    /// [`disable`](Napi::disable) waits for it.
+    fn tune(shared: &Self::Shared, moderation: Moderation) {
+        let _ = (shared, moderation);
+    }
 }
 
 /// The proof of being in a poll.
@@ -150,6 +169,8 @@ pub struct Napi<H: Handler> {
     enabled: Mutex<bool>,
     handler: UnsafeCell<H>,
     pool: UnsafeCell<Option<Pool>>,
+    #[pin]
+    dim: Dim,
     shared: H::Shared,
     direction: Direction,
     queue: u16,
@@ -184,6 +205,7 @@ impl<H: Handler> Napi<H> {
                 Some(params) => Some(unsafe { Pool::new(dev, params)? }),
                 None => None,
             }),
+            dim <- Dim::new(),
             shared,
             direction,
             queue,
@@ -210,6 +232,20 @@ impl<H: Handler> Napi<H> {
             }
             Ok(())
         })
+    }
+
+    /// Lets interrupts adapt to what the queue does, if the handler says.
+    ///
+    /// # Safety
+    ///
+    /// The device has [`Profiles`](super::dim::Profiles) with [`tune_callback`](Self::tune_callback), which stay valid until the
+    /// instance has been dropped. Nobody else uses the instance, and this is called once.
+    pub(super) unsafe fn set_adaptive(self: Pin<&Self>, dev: NonNull<bindings::net_device>) {
+        // SAFETY: `dim` is pinned as `self` is.
+        let dim = unsafe { self.map_unchecked(|this| &this.dim) };
+
+        // SAFETY: By the safety requirements.
+        unsafe { dim.begin(dev) };
     }
 
     /// Returns what the handler shares.
@@ -261,6 +297,7 @@ impl<H: Handler> Napi<H> {
         self.tell(core::ptr::null_mut());
         // SAFETY: The instance is added and enabled.
         unsafe { bindings::napi_disable(self.napi.get()) };
+        self.dim.stop();
         *enabled = false;
     }
 
@@ -318,6 +355,9 @@ impl<H: Handler> Napi<H> {
                 // CAST: A budget is a small positive number.
                 Progress::Done(work) if budget > 0 && work < budget as u32 => {
                     if handler.arm(&this.shared) {
+                        if let Some(sample) = handler.sample(&this.shared) {
+                            this.dim.measure(&sample);
+                        }
                         Some(work)
                     } else {
                         H::disarm(&this.shared);
@@ -340,6 +380,22 @@ impl<H: Handler> Napi<H> {
         }
         work
     }
+
+    /// # Safety
+    ///
+    /// The kernel calls it, with the work item of the [`Dim`] of a [`Napi`] for `H`, in process context.
+    pub(super) unsafe extern "C" fn tune_callback(work: *mut bindings::work_struct) {
+        // SAFETY: The kernel calls with the work item of a `Dim`, which waits for it before it goes.
+        let dim: *const Dim = unsafe { Dim::of_work(work) };
+        // SAFETY: That is a `Napi`'s.
+        let this = unsafe { &*container_of!(dim, Self, dim) };
+        // SAFETY: By the type invariant the instance belongs to a valid device.
+        let dev = unsafe { (*this.napi.get()).dev };
+
+        // SAFETY: The instance belongs to the device that its `Dim` was begun with.
+        H::tune(&this.shared, unsafe { this.dim.wanted(dev) });
+        this.dim.again();
+    }
 }
 
 #[pinned_drop]
@@ -349,6 +405,7 @@ impl<H: Handler> PinnedDrop for Napi<H> {
         if *enabled {
             // SAFETY: The instance is added and enabled.
             unsafe { bindings::napi_disable(self.napi.get()) };
+            self.dim.stop();
             *enabled = false;
         }
 

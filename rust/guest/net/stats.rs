@@ -74,6 +74,16 @@ impl<const N: usize> Writer<N> {
         self.0.clone()
     }
 
+    /// Returns the counter at `position`; 0 if there is none.
+    #[inline]
+    pub fn get(&self, position: usize) -> u64 {
+        match self.0.values.get(position) {
+            // SAFETY: The pointer is valid, and `self` is the only writer.
+            Some(counter) => unsafe { counter.get().read() },
+            None => 0,
+        }
+    }
+
     /// Adds `values`, position by position. Softirqs are off.
     #[inline]
     pub fn add_all(&mut self, values: &[u64; N]) {

@@ -13,6 +13,7 @@ use crate::{
     bindings,
     net::{
         address::MacAddr,
+        dim::Profiles,
         napi::{
             Direction,
             Handler,
@@ -127,6 +128,7 @@ impl<T: Operations> NewDevice<T> {
         let private = try_pin_init!(Private {
             rx: receive,
             tx: transmit,
+            profiles: None,
             refs: Refcount::new(1),
             registered: Atomic::new(0),
             data <- data,
@@ -168,6 +170,29 @@ impl<T: Operations> NewDevice<T> {
         raw.features = active.0;
         raw.hw_features = changeable.0;
         raw.vlan_features = active.0;
+    }
+
+    /// Lets interrupts of receive queues adapt to the traffic, by [`Handler::sample`] and [`Handler::tune`].
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; [`EBUSY`] the second time.
+    pub fn set_adaptive(&mut self) -> Result {
+        let dev: NonNull<bindings::net_device> = self.0.cast();
+        // SAFETY: By the type invariants the private data is initialised and nobody else has it.
+        let private = unsafe { &mut *priv_of::<T>(dev.as_ptr()) };
+        if private.profiles.is_some() {
+            return Err(EBUSY);
+        }
+
+        // SAFETY: The device has none, is not registered, and is freed after its private data.
+        let profiles = unsafe { Profiles::new(dev, Napi::<T::Receive>::tune_callback) }?;
+        private.profiles = Some(profiles);
+        for napi in &private.rx {
+            // SAFETY: The NAPI instances are dropped before the profiles; this is done once, by the only user.
+            unsafe { napi.as_ref().set_adaptive(dev) };
+        }
+        Ok(())
     }
 
     /// Sets the range of the MTU and what it is to begin with.

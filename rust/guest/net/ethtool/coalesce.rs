@@ -15,8 +15,9 @@ use kernel::{
 };
 
 /// What of `struct ethtool_coalesce` there is; the stack refuses the rest.
-pub(super) const SUPPORTED: u32 =
-    bindings::ETHTOOL_COALESCE_USECS | bindings::ETHTOOL_COALESCE_MAX_FRAMES;
+pub(super) const SUPPORTED: u32 = bindings::ETHTOOL_COALESCE_USECS
+    | bindings::ETHTOOL_COALESCE_MAX_FRAMES
+    | bindings::ETHTOOL_COALESCE_USE_ADAPTIVE_RX;
 
 /// When one queue interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -34,6 +35,8 @@ pub struct Settings {
     pub rx: Moderation,
     /// The transmit queue.
     pub tx: Moderation,
+    /// The receive queue's adapts to the traffic.
+    pub adaptive_rx: bool,
 }
 
 impl Settings {
@@ -47,6 +50,7 @@ impl Settings {
                 usecs: raw.tx_coalesce_usecs,
                 frames: raw.tx_max_coalesced_frames,
             },
+            adaptive_rx: raw.use_adaptive_rx_coalesce != 0,
         }
     }
 
@@ -55,6 +59,7 @@ impl Settings {
         raw.rx_max_coalesced_frames = self.rx.frames;
         raw.tx_coalesce_usecs = self.tx.usecs;
         raw.tx_max_coalesced_frames = self.tx.frames;
+        raw.use_adaptive_rx_coalesce = self.adaptive_rx.into();
     }
 }
 

@@ -60,6 +60,12 @@ pub fn tests() -> Vec<Test> {
             Spec::q35().card(1, &[feature::NOTF_COAL, feature::VQ_NOTF_COAL]),
             move |guest, _| coalesce_not(guest, driver),
         ));
+        tests.push(Test::guest(
+            name("adaptive"),
+            120,
+            Spec::q35().card(2, &[]),
+            move |guest, _| adaptive(guest, driver),
+        ));
         // The C driver knows no table of queues here, and tells nothing again.
         if driver == RUST {
             tests.push(Test::guest(
@@ -216,6 +222,71 @@ fn coalesce(guest: &mut Guest, driver: Driver) -> Result<()> {
     ping(guest, 3)
 }
 
+/// The kernel's library says when a receive queue interrupts.
+fn adaptive(guest: &mut Guest, driver: Driver) -> Result<()> {
+    // The library's second setting, which it tries first: 256 packets or 8 microseconds, here for the first queue.
+    const FIRST: [u8; 12] = [0, 0, 0, 0, 0, 1, 0, 0, 8, 0, 0, 0];
+    // The times that it has.
+    const TIMES: [u32; 5] = [1, 8, 64, 128, 256];
+
+    up(guest, driver)?;
+    guest.sh("ethtool -C eth0 rx-usecs 3 rx-frames 2 && ethtool -C eth0 adaptive-rx on")?;
+    let shown = guest.sh("ethtool -c eth0; ethtool -Q eth0 queue_mask 0x2 --show-coalesce")?;
+    ensure!(
+        shown.contains("Adaptive RX: on") && shown.matches("on  TX").count() == 2,
+        "{shown}"
+    );
+    let refused = guest.run("ethtool -C eth0 adaptive-rx on rx-usecs 50")?;
+    ensure!(refused.status != 0, "a time for what adapts is accepted");
+    let first = told(guest)?;
+    ensure!(first[0] == (2, 3) && first[2] == (2, 3), "{first:?}");
+
+    let steps = |guest: &Guest| -> Result<Vec<Vec<u8>>> {
+        let card = guest.card()?;
+        Ok(card
+            .commands
+            .iter()
+            .filter(|command| (command.class, command.number) == (6, 2) && command.done)
+            .map(|command| command.data.clone())
+            .collect())
+    };
+    guest.wait_for("a step", Duration::from_secs(40), |guest| {
+        echo(guest)?;
+        Ok((!steps(guest)?.is_empty()).then_some(()))
+    })?;
+    let taken = steps(guest)?;
+    ensure!(taken[0] == FIRST, "{taken:?}");
+    for step in &taken {
+        let time = step.last_chunk().map(|time| u32::from_le_bytes(*time));
+        ensure!(
+            step[..8] == FIRST[..8] && time.is_some_and(|time| TIMES.contains(&time)),
+            "{taken:?}"
+        );
+    }
+    // The peer is in the first queue, and the other one has nothing to adapt to.
+    let now = told(guest)?;
+    let shown = guest.sh("ethtool -Q eth0 queue_mask 0x1 --show-coalesce")?;
+    ensure!(
+        now[2] == (2, 3) && shown.contains(&format!("rx-usecs: {}\n", now[0].1)),
+        "{now:?}: {shown}"
+    );
+
+    // That it ends, ends it.
+    guest.sh("ethtool -C eth0 adaptive-rx off")?;
+    let last = told(guest)?;
+    ensure!(last[0] == (2, 3), "{last:?}");
+    let taken = steps(guest)?.len();
+    for _ in 0..3 {
+        echo(guest)?;
+    }
+    ensure!(steps(guest)?.len() == taken, "it adapts though it is off");
+
+    // Neither is it in the way of being taken down.
+    guest.sh("ethtool -Q eth0 queue_mask 0x1 --coalesce adaptive-rx on")?;
+    echo(guest)?;
+    driver.unload(guest)
+}
+
 /// A card that cannot be told is not, and the user hears of it.
 fn coalesce_not(guest: &mut Guest, driver: Driver) -> Result<()> {
     up(guest, driver)?;
@@ -224,7 +295,12 @@ fn coalesce_not(guest: &mut Guest, driver: Driver) -> Result<()> {
         shown.contains("rx-frames:\t1") && shown.contains("tx-frames:\t1"),
         "{shown}"
     );
-    for wrong in ["rx-usecs 5", "rx-frames 5", "tx-frames 5"] {
+    let mut wrong = vec!["rx-usecs 5", "rx-frames 5", "tx-frames 5"];
+    if driver == RUST {
+        // The C driver says yes, and does nothing.
+        wrong.push("adaptive-rx on");
+    }
+    for wrong in wrong {
         let refused = guest.run(&format!("ethtool -C eth0 {wrong}"))?;
         ensure!(refused.status != 0, "{wrong} is accepted");
     }
