@@ -83,6 +83,8 @@ guest::virtio_features! {
         HostUso = 56,
         /// Received packets come with a hash.
         HashReport = 57,
+        /// A packet that is to be cut says how long its headers are.
+        GuestHdrlen = 59,
         /// The device spreads packets over the receive queues by their hash.
         Rss = 60,
         /// The configuration has the link's speed and duplex mode.
@@ -243,6 +245,7 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
             Feature::HostTso6,
             Feature::HostEcn,
             Feature::HostUso,
+            Feature::GuestHdrlen,
         ] {
             features.remove(feature);
         }

@@ -125,7 +125,7 @@ pub(crate) struct Segmentation {
     pub(crate) gso_type: u8,
     /// The payload of each segment.
     pub(crate) size: u16,
-    /// How many bytes the device may want to look at, from the beginning of the packet: a hint.
+    /// How long the headers are that each segment gets. Only with VIRTIO_NET_F_GUEST_HDRLEN may a device rely on it.
     pub(crate) header_len: u16,
 }
 

@@ -133,8 +133,7 @@ impl Sender {
                 SegmentKind::Udp => GSO_UDP_L4,
             } | if segmentation.ecn { GSO_ECN } else { 0 },
             size: segmentation.size,
-            // CAST: A hint; the linear part of a packet that is to be cut is shorter than 64 KiB.
-            header_len: skb.head_len() as u16,
+            header_len: segmentation.header_len,
         });
 
         Ok(Header::to_send(checksum, segmentation))

@@ -36,6 +36,8 @@ pub struct Segmentation {
     pub kind: SegmentKind,
     /// The payload of each segment.
     pub size: u16,
+    /// How long the headers are that each segment gets, up to the end of TCP's or UDP's.
+    pub header_len: u16,
     /// The TCP header has the CWR bit set, which only the first segment may have.
     pub ecn: bool,
 }
@@ -136,8 +138,41 @@ impl TxSkBuff {
         Ok(Some(Segmentation {
             kind,
             size: info.gso_size,
+            header_len: self.header_len(kind),
             ecn: has(bindings::SKB_GSO_TCP_ECN),
         }))
+    }
+
+    /// Returns how long the headers are of a packet that is to be cut. The stack sees to it that they are in the linear part, all
+    /// of which counts where they are not.
+    #[inline]
+    fn header_len(&self, kind: SegmentKind) -> u16 {
+        const UDP: u16 = 8;
+        const TCP_DATA_OFFSET: u16 = 12;
+
+        let end = self.partial_checksum().and_then(|sum| match kind {
+            SegmentKind::Udp => sum.start.checked_add(UDP),
+            SegmentKind::TcpV4 | SegmentKind::TcpV6 => {
+                let words = self.linear_byte(sum.start.checked_add(TCP_DATA_OFFSET)?)? >> 4;
+                sum.start.checked_add(u16::from(words) * 4)
+            }
+        });
+        let linear = u16::try_from(self.head_len()).unwrap_or(u16::MAX);
+
+        end.map_or(linear, |end| end.min(linear))
+    }
+
+    /// Returns a byte of the linear part.
+    #[inline]
+    fn linear_byte(&self, at: u16) -> Option<u8> {
+        if u32::from(at) >= self.head_len() {
+            return None;
+        }
+
+        // SAFETY: By the type invariant the packet is valid.
+        let data = unsafe { (*self.as_ptr()).data };
+        // SAFETY: The linear part begins there and is longer; headers are not written while a packet is sent.
+        Some(unsafe { data.add(usize::from(at)).read() })
     }
 
     /// Takes the transmit time stamp, if somebody asked for one. To be called right before the device gets the packet.

@@ -33,6 +33,7 @@ use std::{
 pub mod feature {
     pub const CSUM: u32 = 0;
     pub const MAC: u32 = 5;
+    pub const HOST_TSO4: u32 = 11;
     pub const MRG_RXBUF: u32 = 15;
     pub const STATUS: u32 = 16;
     pub const CTRL_VQ: u32 = 17;
@@ -42,12 +43,14 @@ pub mod feature {
     pub const CTRL_MAC_ADDR: u32 = 23;
     pub const VQ_NOTF_COAL: u32 = 52;
     pub const NOTF_COAL: u32 = 53;
+    pub const GUEST_HDRLEN: u32 = 59;
 }
 
 /// What a card offers unless a test says otherwise.
-const OFFERED: [u32; 11] = [
+const OFFERED: [u32; 13] = [
     feature::CSUM,
     feature::MAC,
+    feature::HOST_TSO4,
     feature::MRG_RXBUF,
     feature::STATUS,
     feature::CTRL_VQ,
@@ -57,6 +60,7 @@ const OFFERED: [u32; 11] = [
     feature::CTRL_MAC_ADDR,
     feature::VQ_NOTF_COAL,
     feature::NOTF_COAL,
+    feature::GUEST_HDRLEN,
 ];
 
 /// What no card offers that has no control queue (5.1.3.1).
@@ -72,6 +76,18 @@ const NEED_CONTROL: [u32; 6] = [
 /// The length of the header before each packet: a device here is a modern one.
 const HEADER: usize = 12;
 
+/// Where the header says whether a packet is to be cut.
+const GSO_TYPE: usize = 1;
+
+/// Where it says how long the packet's own headers are.
+const HDR_LEN: usize = 2;
+
+/// Where it says what payload each segment gets.
+const GSO_SIZE: usize = 4;
+
+/// How many packets that are to be cut are remembered.
+const NOTED: usize = 100;
+
 /// Where the header counts the buffers of a received packet.
 const NUM_BUFFERS: usize = 10;
 
@@ -85,6 +101,17 @@ pub struct Coalescing {
     pub max_packets: u32,
     /// How many microseconds a used buffer waits at most.
     pub max_usecs: u32,
+}
+
+/// A packet that the card was to cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segmented {
+    /// What the driver says of the length of the headers that each segment gets.
+    pub header_len: u16,
+    /// What it says of the payload of each segment.
+    pub size: u16,
+    /// The packet.
+    pub frame: Vec<u8>,
 }
 
 /// A queue as the card keeps it.
@@ -113,6 +140,8 @@ pub struct Net {
     pub queues: Vec<QueueState>,
     /// What the driver has asked for since it began.
     pub commands: Vec<Command>,
+    /// The first packets that it has left to the card to be cut.
+    pub segmented: Vec<Segmented>,
     /// What the card does wrong.
     pub script: Script,
 }
@@ -129,6 +158,7 @@ impl Net {
             waiting: VecDeque::new(),
             queues: vec![QueueState::default(); usize::from(pairs) * 2 + 1],
             commands: Vec::new(),
+            segmented: Vec::new(),
             script: Script::default(),
         }
     }
@@ -202,7 +232,10 @@ impl Net {
                 let _ = reader.read_to_end(&mut packet);
             }
             if packet.len() > HEADER {
-                self.peer.receive(packet.split_off(HEADER));
+                let frame = packet.split_off(HEADER);
+                self.note(&packet, &frame);
+                // The peer takes a packet of any length, whole.
+                self.peer.receive(frame);
             }
             if self.script.bend(Point::TxUsed, 1) != 0 {
                 let head = self.script.bend(Point::TxUsedId, head.into());
@@ -211,6 +244,17 @@ impl Net {
             }
         }
         self.exchange(rings);
+    }
+
+    /// Remembers a packet that is to be cut.
+    fn note(&mut self, header: &[u8], frame: &[u8]) {
+        if header[GSO_TYPE] != 0 && self.segmented.len() < NOTED {
+            self.segmented.push(Segmented {
+                header_len: u16::from_le_bytes([header[HDR_LEN], header[HDR_LEN + 1]]),
+                size: u16::from_le_bytes([header[GSO_SIZE], header[GSO_SIZE + 1]]),
+                frame: frame.to_vec(),
+            });
+        }
     }
 
     /// Lets the peer work, and delivers what it has sent.
@@ -331,6 +375,7 @@ impl Model for Net {
         self.negotiated = features;
         self.waiting.clear();
         self.commands.clear();
+        self.segmented.clear();
         self.queues.fill(QueueState::default());
     }
 

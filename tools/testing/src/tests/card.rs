@@ -48,6 +48,17 @@ pub fn tests() -> Vec<Test> {
             Spec::q35().card(2, &[]),
             move |guest, _| pairs(guest, driver),
         ));
+        for (subject, without) in [
+            ("header-length", &[][..]),
+            ("header-length-not", &[feature::GUEST_HDRLEN]),
+        ] {
+            tests.push(Test::guest(
+                name(subject),
+                60,
+                Spec::q35().card(1, without),
+                move |guest, _| header_length(guest, driver, without.is_empty()),
+            ));
+        }
         tests.push(Test::guest(
             name("coalesce"),
             120,
@@ -135,6 +146,37 @@ fn pairs(guest: &mut Guest, driver: Driver) -> Result<()> {
     };
     ensure!(told == [[2, 0], [1, 0], [2, 0]], "{told:?}");
     ping(guest, 3)
+}
+
+/// A packet that the card is to cut says how long its headers are, and a card that asked for it can rely on that.
+fn header_length(guest: &mut Guest, driver: Driver, offered: bool) -> Result<()> {
+    // What the peer takes in a packet.
+    const MSS: u16 = 1460;
+    // Of Ethernet, and of IPv4 without options.
+    const TCP: usize = 14 + 20;
+    // Where TCP's header says how long it is itself.
+    const DATA_OFFSET: usize = TCP + 12;
+
+    up(guest, driver)?;
+    echo(guest)?;
+    let card = guest.card()?;
+    ensure!(card.has(feature::GUEST_HDRLEN) == offered);
+    ensure!(!card.segmented.is_empty(), "no packet was to be cut");
+    for packet in &card.segmented {
+        let headers = TCP + usize::from(packet.frame[DATA_OFFSET] >> 4) * 4;
+        let said = usize::from(packet.header_len);
+        ensure!(
+            packet.frame.len() > headers + usize::from(packet.size) && packet.size == MSS,
+            "a packet of {} is to be cut to {}",
+            packet.frame.len(),
+            packet.size
+        );
+        ensure!(
+            said == headers || (!offered && said > headers),
+            "headers of {headers} bytes, the driver says {said}"
+        );
+    }
+    Ok(())
 }
 
 /// What the device has been told of its queues, without the control queue: numbers of packets and of microseconds.
