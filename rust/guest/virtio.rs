@@ -70,6 +70,7 @@ use core::{
 use kernel::{
     device,
     device_id::RawDeviceId,
+    error::to_result,
     new_mutex,
     prelude::*,
     sync::{
@@ -296,6 +297,34 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
             Some(get_status) => unsafe { get_status(self.as_raw()) },
             None => 0,
         }
+    }
+
+    /// Has the device reset, with its driver [suspended](Driver::suspend) before and [resumed](Driver::resume) after that.
+    /// Sleeps; in a work item that is frozen while the system sleeps, and that does not run any more once the driver has been
+    /// unbound.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`]: it is being bound, unbound, suspended, resumed or reset. What the driver's functions fail with, and what a
+    /// device that does not come back does: then it counts as failed until it is bound again.
+    pub fn reset(&self) -> Result {
+        // SAFETY: By the type invariant `self.as_raw()` is valid.
+        let dev = unsafe { addr_of_mut!((*self.as_raw()).dev) };
+        // SAFETY: As above. Who waited here could be waited for by whoever has the lock.
+        if unsafe { bindings::device_trylock(dev) } == 0 {
+            return Err(EBUSY);
+        }
+
+        // SAFETY: As above; the lock is held, so the device stays with its driver, if it has one.
+        let result = to_result(unsafe { bindings::virtio_device_reset_prepare(self.as_raw()) })
+            .and_then(|()| {
+                // SAFETY: As above.
+                to_result(unsafe { bindings::virtio_device_reset_done(self.as_raw()) })
+            });
+
+        // SAFETY: Locked above.
+        unsafe { bindings::device_unlock(dev) };
+        result
     }
 
     fn state(&self) -> Option<&State> {

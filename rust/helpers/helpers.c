@@ -14,6 +14,7 @@
 
 #include "balloon.c"
 #include "bottom_half.c"
+#include "device.c"
 #include "mm.c"
 #include "netdevice.c"
 #include "page_pool.c"

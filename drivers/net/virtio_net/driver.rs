@@ -26,6 +26,10 @@ use crate::{
         Queues,
         Role, //
     },
+    recovery::{
+        Recovery,
+        Watch, //
+    },
     rx::{
         Peers,
         Receiver,
@@ -182,6 +186,7 @@ impl virtio::Driver for Driver {
 
     fn unbind<'bound>(_dev: &'bound virtio::Device<Core<'_>>, data: Pin<&Data>) {
         data.monitor.stop();
+        data.dev.data().recovery.stop();
         let registration = data.registration.lock().take();
         drop(registration);
     }
@@ -273,6 +278,7 @@ fn interface(
                 queues,
                 rx: rx_counters,
                 tx: tx_counters,
+                watch: Watch::new(),
             },
             GFP_KERNEL,
         )?;
@@ -290,6 +296,7 @@ fn interface(
         rings: rings.ok_or(EINVAL)?,
         link: Link::new(),
         coalescing,
+        recovery: Recovery::new(dev.into())?,
         told <- new_mutex!(told, "virtio_net_rust::Interface::told"),
     }? Error);
 

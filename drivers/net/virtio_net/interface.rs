@@ -19,6 +19,10 @@ use crate::{
         self,
         Pair, //
     },
+    recovery::{
+        self,
+        Recovery, //
+    },
     rx::Receiver,
     told::{
         Filter,
@@ -72,6 +76,7 @@ pub(crate) struct Interface {
     pub(crate) rings: ethtool::Rings,
     pub(crate) link: Link,
     pub(crate) coalescing: Arc<Coalescing>,
+    pub(crate) recovery: Arc<Recovery>,
     #[pin]
     pub(crate) told: Mutex<Told>,
 }
@@ -150,10 +155,12 @@ impl device::Operations for Interface {
     fn stats(dev: &Device<Self>) -> Stats {
         let mut rx = [0u64; rx::COUNT];
         let mut tx = [0u64; tx::COUNT];
+        let mut timeouts = 0u64;
 
         for pair in &dev.data().pairs {
             add(&mut rx, &pair.rx.read());
             add(&mut tx, &pair.tx.read());
+            timeouts = timeouts.wrapping_add(pair.watch.timeouts());
         }
 
         Stats {
@@ -165,7 +172,7 @@ impl device::Operations for Interface {
             rx_frame_errors: rx[rx::BAD_HEADER],
             tx_packets: tx[tx::PACKETS],
             tx_bytes: tx[tx::BYTES],
-            tx_errors: tx[tx::DROPS],
+            tx_errors: tx[tx::DROPS].wrapping_add(timeouts),
             tx_dropped: tx[tx::DROPS],
             tx_fifo_errors: tx[tx::DROPS],
         }
@@ -222,12 +229,10 @@ impl device::Operations for Interface {
         dev.data().set_vlan(vid, false)
     }
 
-    /// Looks for what was sent, in case an interrupt was lost. The stack has logged it already.
+    /// The stack has logged it already.
     fn tx_timeout(dev: &Device<Self>, queue: u32) {
         // CAST: A device has few queues.
-        if let Some(napi) = dev.reclaim(queue as u16) {
-            napi.schedule(|| {});
-        }
+        recovery::expire(dev, queue as u16);
     }
 }
 
@@ -312,6 +317,9 @@ impl ethtool::Operations for Interface {
     fn tx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]) {
         if let Some(pair) = dev.data().pairs.get(queue) {
             copy(&pair.tx.read(), values);
+            if let Some(timeouts) = values.get_mut(tx::COUNT) {
+                *timeouts = pair.watch.timeouts();
+            }
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::{
         tx, //
     },
     hash::Hashing,
-    interface::Interface, //
+    interface::Interface,
+    recovery::Watch, //
 };
 use guest::{
     cpu,
@@ -49,6 +50,14 @@ pub(crate) struct Pair {
     pub(crate) queues: Queues,
     pub(crate) rx: Arc<Counters<{ rx::COUNT }>>,
     pub(crate) tx: Arc<Counters<{ tx::COUNT }>>,
+    pub(crate) watch: Watch,
+}
+
+impl Pair {
+    /// Returns how many packets the device has sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.tx.read()[tx::PACKETS]
+    }
 }
 
 /// Whose a queue is.

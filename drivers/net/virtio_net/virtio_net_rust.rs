@@ -21,6 +21,7 @@ mod header;
 mod interface;
 mod link;
 mod pairs;
+mod recovery;
 mod rx;
 mod sizing;
 mod told;

@@ -61,17 +61,23 @@ const HARMLESS: &[&str] = &[
 
 /// The first report in a console log, or nothing when the log is clean.
 pub fn first_report(log: &str) -> Option<&str> {
-    first_report_but(log, &[])
+    first_report_but(log, &[], None)
 }
 
 /// The most lines that a stack has.
 const STACK: u32 = 200;
 
-/// The same, but for the stacks that the kernel prints below the lines with one of these `headlines`.
-pub fn first_report_but<'a>(log: &'a str, headlines: &[&str]) -> Option<&'a str> {
+/// The same, but for the stacks that the kernel prints below the lines with one of these `headlines`, and for lines with
+/// `message`.
+pub fn first_report_but<'a>(
+    log: &'a str,
+    headlines: &[&str],
+    message: Option<&str>,
+) -> Option<&'a str> {
     let mut stack = 0;
 
     log.lines()
+        .filter(|line| message.is_none_or(|message| !line.contains(message)))
         .find(|line| {
             if headlines.iter().any(|headline| line.contains(headline)) {
                 stack = STACK;
@@ -140,13 +146,23 @@ mod tests {
     #[test]
     fn a_headline_covers_the_next_stack_only() {
         let stack = "[ 1.0] => failed!\n[ 1.0] Call Trace:\n[ 1.0]  ? lockdep_init_map_type\n[ 1.0]  </TASK>\n";
-        assert_eq!(first_report_but(stack, &["=> failed!"]), None);
+        assert_eq!(first_report_but(stack, &["=> failed!"], None), None);
         assert_eq!(first_report(stack), Some("[ 1.0] Call Trace:"));
 
         let log = format!("{stack}[ 2.0] Call Trace:\n");
         assert_eq!(
-            first_report_but(&log, &["=> failed!"]),
+            first_report_but(&log, &["=> failed!"], None),
             Some("[ 2.0] Call Trace:")
+        );
+    }
+
+    #[test]
+    fn a_message_covers_itself_only() {
+        let log = "[ 1.0] eth0: NETDEV WATCHDOG: late\n[ 2.0] WARNING: other\n";
+
+        assert_eq!(
+            first_report_but(log, &[], Some("NETDEV WATCHDOG")),
+            Some("[ 2.0] WARNING: other")
         );
     }
 

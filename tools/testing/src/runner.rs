@@ -253,7 +253,7 @@ fn run_in_guest(
         Ok(log) => log,
         Err(error) => {
             let log = guest.log();
-            let clean = check::first_report_but(&log, test.headlines).is_none();
+            let clean = check::first_report_but(&log, test.headlines, test.message).is_none();
             if result.is_ok() && test.report.is_none() && clean {
                 return Err(error);
             }
@@ -268,7 +268,14 @@ fn run_in_guest(
         );
     }
 
-    match (check::first_report_but(&log, test.headlines), test.report) {
+    if let Some(message) = test.message.filter(|_| result.is_ok()) {
+        if !log.contains(message) {
+            bail!("the kernel was to say `{message}`");
+        }
+    }
+
+    let report = check::first_report_but(&log, test.headlines, test.message);
+    match (report, test.report) {
         (Some(report), Some(expected)) if report.contains(expected) => result,
         (report, Some(expected)) => {
             let found = report.unwrap_or("none");

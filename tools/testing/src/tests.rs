@@ -102,6 +102,8 @@ pub struct Test {
     pub sanitizer_only: Option<&'static str>,
     /// A report of the kernel that the test provokes and that must be found.
     pub report: Option<&'static str>,
+    /// A message of the kernel that counts as a report elsewhere, which the test provokes and must find.
+    pub message: Option<&'static str>,
     /// Lines below which the kernel prints a stack, and which the test provokes, though it need not.
     pub headlines: &'static [&'static str],
     /// What the test does.
@@ -135,6 +137,7 @@ impl Test {
             stock_only: None,
             sanitizer_only: None,
             report: None,
+            message: None,
             headlines: &[],
             body,
         }
@@ -155,6 +158,12 @@ impl Test {
     /// Makes the test pass only if the kernel's log has a report that contains `text`.
     pub fn expect_report(mut self, text: &'static str) -> Self {
         self.report = Some(text);
+        self
+    }
+
+    /// Makes the test pass only if the kernel's log has a line that contains `text`, which is no report then.
+    pub fn expect_message(mut self, text: &'static str) -> Self {
+        self.message = Some(text);
         self
     }
 

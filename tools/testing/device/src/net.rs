@@ -138,6 +138,8 @@ pub struct Net {
     waiting: VecDeque<Vec<u8>>,
     /// All queues in the order of their numbers, the control queue last.
     pub queues: Vec<QueueState>,
+    /// How often a driver has begun.
+    pub begins: u32,
     /// What the driver has asked for since it began.
     pub commands: Vec<Command>,
     /// The first packets that it has left to the card to be cut.
@@ -157,6 +159,7 @@ impl Net {
             peer: Peer::new(),
             waiting: VecDeque::new(),
             queues: vec![QueueState::default(); usize::from(pairs) * 2 + 1],
+            begins: 0,
             commands: Vec::new(),
             segmented: Vec::new(),
             script: Script::default(),
@@ -200,6 +203,7 @@ impl Net {
     }
 
     fn interrupt_if_due(&mut self, queue: usize, rings: &[Ring<'_>]) {
+        let is_transmit = queue % 2 == 1;
         let state = &mut self.queues[queue];
         let Some(since) = state.since else {
             return;
@@ -215,7 +219,8 @@ impl Net {
         if enough || late {
             state.pending = 0;
             state.since = None;
-            if rings[queue].interrupt() {
+            let lost = is_transmit && self.script.bend(Point::TxInterrupt, 1) == 0;
+            if !lost && rings[queue].interrupt() {
                 state.interrupts += 1;
             }
         }
@@ -373,6 +378,7 @@ impl Model for Net {
 
     fn begin(&mut self, features: u64) {
         self.negotiated = features;
+        self.begins += 1;
         self.waiting.clear();
         self.commands.clear();
         self.segmented.clear();
@@ -383,7 +389,9 @@ impl Model for Net {
         if queue == self.control_queue() {
             self.control(queue, rings);
         } else if queue % 2 == 1 {
-            self.transmit(queue, rings);
+            if self.script.bend(Point::TxKick, 1) != 0 {
+                self.transmit(queue, rings);
+            }
         } else {
             self.exchange(rings);
         }

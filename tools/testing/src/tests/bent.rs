@@ -60,6 +60,9 @@ pub fn tests() -> Vec<Test> {
         test("queues", 120, 1, queues),
         test("silent-control", 120, 2, silent_control),
         test("refusing-control", 60, 2, refusing_control),
+        test("lost-interrupts", 60, 1, lost_interrupts),
+        test("lost-kick", 60, 1, lost_kick).expect_message(LATE),
+        test("silent-transmit", 120, 1, silent_transmit).expect_message(LATE),
         test("anything", 240, 2, anything),
     ]
 }
@@ -155,6 +158,84 @@ fn refusing_control(guest: &mut Guest) -> Result<()> {
     ensure!(straighten(guest)? > 0, "no command was sent");
     guest.sh("ethtool -L eth0 combined 2 && ethtool -C eth0 rx-usecs 5")?;
     ping(guest, 3)
+}
+
+/// What the stack says when a queue was stopped for too long.
+const LATE: &str = "NETDEV WATCHDOG";
+
+/// Until the watchdog's first look, and its second one.
+const WATCHDOG: Duration = Duration::from_secs(15);
+
+/// Has the guest send more than a ring holds, without waiting for an end of it.
+const FLOOD: &str = "ping -q -c 3000 -i 0.002 -W 1 10.0.2.2 >/dev/null 2>&1 &";
+
+/// Transmit queues that do not interrupt are looked after when there is more to send.
+fn lost_interrupts(guest: &mut Guest) -> Result<()> {
+    up(guest, RUST)?;
+    bend(guest, "tx.interrupt times all 0")?;
+    for _ in 0..3 {
+        card::echo(guest)?;
+    }
+    ping(guest, 100)?;
+    let late = statistic(guest, "tx0_tx_timeouts")?;
+    ensure!(late == 0, "{late} times too late");
+    ensure!(straighten(guest)? > 0, "the card interrupts");
+    Ok(())
+}
+
+/// A notification of a transmit queue that is lost costs the time until the watchdog looks.
+fn lost_kick(guest: &mut Guest) -> Result<()> {
+    up(guest, RUST)?;
+    card::echo(guest)?;
+    bend(guest, "tx.kick times 1 0")?;
+    guest.sh(FLOOD)?;
+    guest.wait_for("the watchdog", WATCHDOG, |guest| {
+        Ok((statistic(guest, "tx0_tx_timeouts")? > 0).then_some(()))
+    })?;
+    ensure!(straighten(guest)? == 1, "no notification was lost");
+    ping(guest, 3)?;
+    card::echo(guest)?;
+    let begins = guest.card()?.begins;
+    ensure!(begins == 1, "the card was reset {} times", begins - 1);
+    Ok(())
+}
+
+/// A card that gives nothing back is reset, and again after a longer pause; the interface stays as it was.
+fn silent_transmit(guest: &mut Guest) -> Result<()> {
+    const INTERFACE: &str =
+        "cat /sys/class/net/eth0/ifindex; /bin/ip -4 -o addr show eth0; ethtool -c eth0";
+
+    up(guest, RUST)?;
+    guest.sh("ethtool -C eth0 rx-usecs 5")?;
+    let before = guest.sh(INTERFACE)?;
+    bend(guest, "tx.used times all 0")?;
+    guest.sh(FLOOD)?;
+    for resets in 1..=2 {
+        guest.wait_for("a reset", 2 * WATCHDOG, |guest| {
+            Ok((guest.card()?.begins == 1 + resets).then_some(()))
+        })?;
+        guest.sh(FLOOD)?;
+    }
+    ensure!(straighten(guest)? > 0, "the card gives buffers back");
+
+    guest.wait_for("the last reset", 4 * WATCHDOG, |guest| {
+        let answered = guest.run("ping -c 3 -i 0.1 -W 1 10.0.2.2")?;
+        Ok((answered.status == 0).then_some(()))
+    })?;
+    card::echo(guest)?;
+    let after = guest.sh(INTERFACE)?;
+    ensure!(before == after, "{before} and then {after}");
+    let counted = statistic(guest, "tx0_tx_timeouts")?;
+    ensure!((4..=12).contains(&counted), "{counted} times too late");
+
+    // One that is reset can be let go of meanwhile.
+    bend(guest, "tx.used times all 0")?;
+    let begins = guest.card()?.begins;
+    guest.sh(FLOOD)?;
+    guest.wait_for("a reset", 2 * WATCHDOG, |guest| {
+        Ok((guest.card()?.begins > begins).then_some(()))
+    })?;
+    RUST.unload(guest)
 }
 
 /// The card says anything at all.
