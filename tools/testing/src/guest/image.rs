@@ -43,7 +43,14 @@ const STOCK: &[&str] = &[
 ];
 
 /// What a user runs in a checkout, and guests have in `/tenon`.
-const SCRIPTS: &[&str] = &["install", "kernel-check.sh", "lib.sh", "load", "uninstall"];
+const SCRIPTS: &[&str] = &[
+    "install",
+    "interface.sh",
+    "kernel-check.sh",
+    "lib.sh",
+    "load",
+    "uninstall",
+];
 
 /// The tools for modules that distributions have: `/kmod` in front of the path puts them in the place of busybox's.
 const KMOD: &[&str] = &["depmod", "insmod", "lsmod", "modinfo", "modprobe", "rmmod"];

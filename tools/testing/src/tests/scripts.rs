@@ -51,6 +51,12 @@ pub fn tests() -> Vec<Test> {
         Test::guest("scripts/give-back", 120, spec(), |guest, _| {
             give_back(guest)
         }),
+        Test::guest(
+            "scripts/take-over",
+            240,
+            Spec::q35().card(2, &[]),
+            |guest, _| take_over(guest),
+        ),
         Test::guest("scripts/other-kernel", 240, spec(), |guest, _| {
             other_kernel(guest)
         }),
@@ -328,6 +334,82 @@ fn give_back(guest: &mut Guest) -> Result<()> {
     ensure_drivers(guest, false)?;
     net::address(guest)?;
     net::ping(guest, 3)
+}
+
+/// A connection outlives the change of drivers, there and back, and the interface has all that it was told before.
+fn take_over(guest: &mut Guest) -> Result<()> {
+    // Sends without an end, and compares what comes back.
+    const TRANSFER: &str = "head -c 300000 /dev/urandom >/run/noise; rm -f /run/stop; mkfifo /run/sent 2>/dev/null; \
+         (md5sum </run/sent >/run/sent.sum &) >/dev/null 2>&1; \
+         (while [ ! -e /run/stop ]; do cat /run/noise; done | tee /run/sent | nc 10.0.2.2 7 | md5sum >/run/echo.sum; \
+         touch /run/done) >/dev/null 2>&1 &";
+    const STATE: &str = "cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /sys/class/net/eth0/tx_queue_len; \
+         /bin/ip -o address show dev eth0 | sed -e 's/^[0-9]*: //' -e 's/[0-9]*sec/sec/g'; \
+         /bin/ip -4 route; /bin/ip -6 route show dev eth0; /bin/ip neighbour show dev eth0 nud permanent; \
+         ethtool -l eth0 | grep Combined; cat /proc/sys/net/ipv4/conf/eth0/rp_filter";
+
+    Driver::stock("virtio_net").load(guest, "")?;
+    net::appears(guest)?;
+    guest.sh(&kmod(
+        "ip link set eth0 address 52:54:00:aa:bb:cc mtu 1400 txqueuelen 77 && \
+         echo 2 >/proc/sys/net/ipv4/conf/eth0/rp_filter && ip link set eth0 up && \
+         ip address add 10.0.2.15/24 brd + dev eth0 && ip address add 10.0.2.77/32 dev eth0 valid_lft 3000 preferred_lft 2000 && \
+         ip address add fd00::15/64 dev eth0 nodad && ip route add default via 10.0.2.2 metric 50 && \
+         ip route add 192.0.2.0/24 via 10.0.2.2 src 10.0.2.77 && ip -6 route add fd01::/64 via fd00::2 dev eth0 && \
+         ip neighbour replace 10.0.2.99 lladdr 52:54:00:00:00:99 nud permanent dev eth0 && ethtool -L eth0 combined 1",
+    ))?;
+    net::ping(guest, 3)?;
+    // The kernel finds out its link-local address first.
+    guest.wait_for("an address", Duration::from_secs(10), |guest| {
+        let tentative = guest.sh("/bin/ip -6 address show dev eth0 tentative")?;
+        Ok(tentative.is_empty().then_some(()))
+    })?;
+    let before = guest.sh(STATE)?;
+
+    for (command, driver) in [
+        ("--replace virtio_net_rust", "virtio_net_rust"),
+        ("--unload virtio_net_rust", "virtio_net"),
+    ] {
+        guest.sh(TRANSFER)?;
+        let output = guest.run_for(SCRIPT, &format!("{LOAD} {command}"))?;
+        ensure!(
+            output.status == 0
+                && output
+                    .stderr
+                    .contains("eth0 has what it was told before, and was away for ")
+                && !output.stderr.contains("warning"),
+            "{output:?}"
+        );
+        ensure!(self::driver(guest, "0x0001")? == driver);
+        guest.wait_for("an address", Duration::from_secs(10), |guest| {
+            let tentative = guest.sh("/bin/ip -6 address show dev eth0 tentative")?;
+            Ok(tentative.is_empty().then_some(()))
+        })?;
+        let after = guest.sh(STATE)?;
+        ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+
+        // The connection is still there, and goes on.
+        ensure!(guest.run("test -e /run/done")?.status != 0, "it has ended");
+        let before = net::counter(guest, "tx_bytes")?;
+        guest.wait_for("data", Duration::from_secs(30), |guest| {
+            Ok((net::counter(guest, "tx_bytes")? > before + 1_000_000).then_some(()))
+        })?;
+        guest.sh("touch /run/stop")?;
+        guest.wait_for(
+            "the end of the transfer",
+            Duration::from_secs(30),
+            |guest| Ok((guest.run("test -e /run/done")?.status == 0).then_some(())),
+        )?;
+        guest.sh("cmp /run/sent.sum /run/echo.sum && rm /run/done")?;
+    }
+
+    // What other interfaces rest on is left alone.
+    guest.sh("modprobe 8021q && /bin/ip link add link eth0 name eth0.5 type vlan id 5")?;
+    ensure_refused(
+        guest,
+        &format!("{LOAD} --replace virtio_net_rust"),
+        "eth0 is part of eth0.5, which would lose it",
+    )
 }
 
 /// As [`ensure_refused`], for a script that gets as far as telling what it does before it fails.
