@@ -71,6 +71,8 @@ guest::virtio_features! {
         CtrlMacAddr = 23,
         /// A legacy device does not mind where the header ends.
         AnyLayout = 27,
+        /// The device keeps statistics and tells them.
+        DeviceStats = 50,
         /// When a queue interrupts can be said for each.
         VqNotfCoal = 52,
         /// When queues interrupt can be said for all.
@@ -195,6 +197,7 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
             Feature::GuestAnnounce,
             Feature::Mq,
             Feature::CtrlMacAddr,
+            Feature::DeviceStats,
             Feature::VqNotfCoal,
             Feature::NotfCoal,
             Feature::HashReport,

@@ -6,6 +6,7 @@
 //! was given up stays the queue's, so a late answer meets memory that is still there; until it comes, further commands fail
 //! at once: the stack, which holds its configuration lock around most of them, is held up once and not for each.
 
+use crate::device_stats::Classes;
 use guest::{
     completion::Completion,
     net::{
@@ -13,7 +14,10 @@ use guest::{
         ethtool::coalesce::Moderation, //
     },
     virtio::{
-        buffer::Exchange,
+        buffer::{
+            Exchange,
+            Used, //
+        },
         Queue, //
     }, //
 };
@@ -67,6 +71,8 @@ impl Command {
     const NOTF_COAL_RX_SET: Self = Self(6, 1);
     const NOTF_COAL_VQ_SET: Self = Self(6, 2);
     const GUEST_OFFLOADS_SET: Self = Self(5, 0);
+    const STATS_QUERY: Self = Self(8, 0);
+    const STATS_GET: Self = Self(8, 1);
 }
 
 /// The control queue of a device.
@@ -199,6 +205,19 @@ impl Control {
         self.send_bytes(Command::GUEST_OFFLOADS_SET, &mask.to_le_bytes())
     }
 
+    /// Returns which classes of statistics the device has.
+    pub(crate) fn statistics_classes(&self) -> Result<Classes> {
+        let answer = self.ask(Command::STATS_QUERY, KVec::new(), size_of::<u64>())?;
+        let mask = answer.first_chunk().ok_or(EIO)?;
+
+        Ok(Classes(u64::from_le_bytes(*mask)))
+    }
+
+    /// Returns the statistics that `request` asks for, an array of `struct virtio_net_ctrl_queue_stats`, in at most `len` bytes.
+    pub(crate) fn statistics(&self, request: KVec<u8>, len: usize) -> Result<KVec<u8>> {
+        self.ask(Command::STATS_GET, request, len)
+    }
+
     fn send_bytes(&self, command: Command, data: &[u8]) -> Result {
         let mut own = KVec::new();
 
@@ -206,14 +225,19 @@ impl Control {
         self.send(command, own)
     }
 
-    /// Sends a command and waits for its answer.
+    /// Sends a command that is not to return anything.
+    fn send(&self, command: Command, data: KVec<u8>) -> Result {
+        self.ask(command, data, 0).map(drop)
+    }
+
+    /// Sends a command and returns what the device says to it, but for whether it has carried it out: at most `len` bytes.
     ///
     /// # Errors
     ///
     /// [`EINVAL`]: the device has refused it. [`ETIMEDOUT`]: it does not answer. [`EIO`]: the queue is broken.
     /// [`ENODEV`]: the device is gone. [`ERESTARTSYS`]: the task is being killed. [`ENOMEM`].
-    fn send(&self, Command(class, number): Command, data: KVec<u8>) -> Result {
-        let exchange = Exchange::new(&[class, number], data, 1, NO_ANSWER)?;
+    fn ask(&self, Command(class, number): Command, data: KVec<u8>, len: usize) -> Result<KVec<u8>> {
+        let exchange = Exchange::new(&[class, number], data, 1 + len, NO_ANSWER)?;
         let mut turn = self.turn.lock();
 
         if turn.unanswered {
@@ -232,8 +256,15 @@ impl Control {
         let start = Instant::<Monotonic>::now();
         loop {
             self.awaited.xchg(1, Full);
-            if let Some(answer) = self.answer()? {
-                return if answer == OK { Ok(()) } else { Err(EINVAL) };
+            if let Some(Used { buffer, len }) = self.answer()? {
+                let mut reply = buffer.into_reply();
+                if reply.first() != Some(&OK) {
+                    return Err(EINVAL);
+                }
+                // CAST: From 32 bits.
+                reply.truncate(len as usize);
+                let _ = reply.remove(0);
+                return Ok(reply);
             }
             match self.answered.wait_killable_timeout(SLICE) {
                 Err(error) if error != ETIMEDOUT => {
@@ -250,11 +281,11 @@ impl Control {
     }
 
     /// Returns the answer to the command under way, if there is one.
-    fn answer(&self) -> Result<Option<u8>> {
+    fn answer(&self) -> Result<Option<Used<Exchange>>> {
         let mut vq = self.queue.lock_bh().ok_or(ENODEV)?;
 
         match vq.get_buf() {
-            Some(used) => Ok(used.buffer.reply().first().copied()),
+            Some(used) => Ok(Some(used)),
             None if vq.is_broken() => Err(EIO),
             None => Ok(None),
         }

@@ -58,14 +58,7 @@ pub(crate) mod tx {
     /// How many there are.
     pub(crate) const COUNT: usize = 6;
 
-    /// Their names, in this order, and of one that is not the queue's own: how often the watchdog found it stopped for too long.
-    pub(crate) const NAMES: [&str; COUNT + 1] = [
-        "packets",
-        "bytes",
-        "drops",
-        "kicks",
-        "stops",
-        "wakes",
-        "tx_timeouts",
-    ];
+    /// Their names, in this order.
+    pub(crate) const NAMES: [&str; COUNT] =
+        ["packets", "bytes", "drops", "kicks", "stops", "wakes"];
 }

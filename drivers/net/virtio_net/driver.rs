@@ -38,6 +38,7 @@ use crate::{
         MEMORY, //
     },
     sizing::Mergeable,
+    statistics::DeviceStats,
     told::{
         self,
         Told, //
@@ -131,6 +132,7 @@ impl virtio::Driver for Driver {
 
     fn init<'bound>(dev: &'bound virtio::Device<Core<'_>>, data: Pin<&'bound Data>) -> Result {
         let active = pairs::start(&data.dev)?;
+        data.dev.data().device_stats.find(&data.dev.data());
         *data.registration.lock() =
             Some(Registration::new(data.dev.clone(), dev.as_ref(), active)?);
         pairs::spread(&data.dev, active)?;
@@ -297,6 +299,7 @@ fn interface(
         link: Link::new(),
         coalescing,
         recovery: Recovery::new(dev.into())?,
+        device_stats: DeviceStats::new(),
         told <- new_mutex!(told, "virtio_net_rust::Interface::told"),
     }? Error);
 

@@ -24,6 +24,11 @@ use crate::{
         Recovery, //
     },
     rx::Receiver,
+    statistics::{
+        self,
+        DeviceStats,
+        Sums, //
+    },
     told::{
         Filter,
         Told, //
@@ -44,7 +49,8 @@ use guest::{
                 Scope,
                 Settings, //
             },
-            rxfh, //
+            rxfh,
+            statistics::Statistics, //
         },
         filter::RxMode, //
     },
@@ -77,6 +83,7 @@ pub(crate) struct Interface {
     pub(crate) link: Link,
     pub(crate) coalescing: Arc<Coalescing>,
     pub(crate) recovery: Arc<Recovery>,
+    pub(crate) device_stats: DeviceStats,
     #[pin]
     pub(crate) told: Mutex<Told>,
 }
@@ -153,15 +160,7 @@ impl device::Operations for Interface {
     }
 
     fn stats(dev: &Device<Self>) -> Stats {
-        let mut rx = [0u64; rx::COUNT];
-        let mut tx = [0u64; tx::COUNT];
-        let mut timeouts = 0u64;
-
-        for pair in &dev.data().pairs {
-            add(&mut rx, &pair.rx.read());
-            add(&mut tx, &pair.tx.read());
-            timeouts = timeouts.wrapping_add(pair.watch.timeouts());
-        }
+        let Sums { rx, tx, timeouts } = Sums::of(&dev.data().pairs);
 
         Stats {
             rx_packets: rx[rx::PACKETS],
@@ -238,9 +237,6 @@ impl device::Operations for Interface {
 
 #[vtable]
 impl ethtool::Operations for Interface {
-    const RX_STATISTICS: &'static [&'static str] = &rx::NAMES;
-    const TX_STATISTICS: &'static [&'static str] = &tx::NAMES;
-
     fn driver_info(dev: &Device<Self>, info: &mut ethtool::DriverInfo<'_>) {
         info.set_driver(crate::NAME);
         if let Some(parent) = dev.data().vdev.parent() {
@@ -308,19 +304,8 @@ impl ethtool::Operations for Interface {
         rehash(dev, |hashing| hashing.set_fields(flow, fields))
     }
 
-    fn rx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]) {
-        if let Some(pair) = dev.data().pairs.get(queue) {
-            copy(&pair.rx.read(), values);
-        }
-    }
-
-    fn tx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]) {
-        if let Some(pair) = dev.data().pairs.get(queue) {
-            copy(&pair.tx.read(), values);
-            if let Some(timeouts) = values.get_mut(tx::COUNT) {
-                *timeouts = pair.watch.timeouts();
-            }
-        }
+    fn statistics(dev: &Device<Self>, list: &mut Statistics<'_>) {
+        statistics::list(dev, list);
     }
 }
 
@@ -337,16 +322,4 @@ fn rehash(dev: &Device<Interface>, change: impl FnOnce(&mut Hashing) -> Result) 
         .inspect_err(|error| data.complain("how packets are hashed", *error))?;
     told.hashing = Some(hashing);
     Ok(())
-}
-
-fn add(sums: &mut [u64], values: &[u64]) {
-    for (sum, value) in sums.iter_mut().zip(values) {
-        *sum = sum.wrapping_add(*value);
-    }
-}
-
-fn copy(from: &[u64], to: &mut [u64]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = *from;
-    }
 }

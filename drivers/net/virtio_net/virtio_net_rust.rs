@@ -15,6 +15,7 @@ mod coalesce;
 mod config;
 mod control;
 mod counters;
+mod device_stats;
 mod driver;
 mod hash;
 mod header;
@@ -24,6 +25,7 @@ mod pairs;
 mod recovery;
 mod rx;
 mod sizing;
+mod statistics;
 mod told;
 mod tx;
 

@@ -73,6 +73,8 @@ struct Private<T: Operations> {
     profiles: Option<Profiles>,
     refs: Refcount,
     registered: Atomic<i32>,
+    // How many there are for `ethtool`; does not change once the device is registered.
+    statistics: Atomic<usize>,
     #[pin]
     data: T,
 }
@@ -151,6 +153,11 @@ impl<T: Operations> Device<T> {
         let private = self.private();
 
         (private.rx.len(), private.tx.len())
+    }
+
+    /// Returns how many statistics `ethtool` shows.
+    pub(super) fn statistics(&self) -> usize {
+        self.private().statistics.load(Relaxed)
     }
 
     /// Returns how many pairs of queues there are, and how many the stack uses.
@@ -374,6 +381,8 @@ impl<T: Operations> Registration<T> {
         if dev.private().registered.xchg(1, Relaxed) != 0 {
             return Err(EBUSY);
         }
+        let statistics = T::ETHTOOL.count_statistics(&dev);
+        dev.private().statistics.store(statistics, Relaxed);
         // SAFETY: Nobody but this function registers a device, and it does so once; the number has just been checked.
         unsafe { dev.set_active_queues(pairs) }?;
 

@@ -6,6 +6,7 @@
 
 pub mod coalesce;
 pub mod rxfh;
+pub mod statistics;
 
 use super::device::{
     self,
@@ -28,7 +29,6 @@ use kernel::{
         from_result,
         to_result, //
     },
-    fmt,
     prelude::*, //
 };
 
@@ -110,12 +110,6 @@ fn copy(to: &mut [c_char], from: &[u8]) {
 /// The link status and the time stamping abilities need no driver.
 #[vtable]
 pub trait Operations: device::Operations {
-    /// The names of the statistics of each receive queue, after `rxN_`.
-    const RX_STATISTICS: &'static [&'static str];
-
-    /// The names of the statistics of each transmit queue, after `txN_`.
-    const TX_STATISTICS: &'static [&'static str];
-
     /// Says which driver and device this is.
     fn driver_info(dev: &Device<Self>, info: &mut DriverInfo<'_>);
 
@@ -180,20 +174,24 @@ pub trait Operations: device::Operations {
         Err(EOPNOTSUPP)
     }
 
-    /// Fills in the statistics of a receive queue, in the order of their names.
-    fn rx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]);
-
-    /// Fills in the statistics of a transmit queue, in the order of their names.
-    fn tx_statistics(dev: &Device<Self>, queue: usize, values: &mut [u64]);
+    /// Lists the statistics: the same ones each time, in the same order. More than there were when the device was registered
+    /// are left out.
+    fn statistics(dev: &Device<Self>, list: &mut statistics::Statistics<'_>);
 }
 
 /// The operations as C has them.
-pub struct Table<T: device::Operations>(&'static bindings::ethtool_ops, PhantomData<fn() -> T>);
+pub struct Table<T: device::Operations> {
+    ops: &'static bindings::ethtool_ops,
+    count_statistics: fn(&Device<T>) -> usize,
+}
 
 impl<T: Operations> Table<T> {
     /// The table of a driver that implements [`Operations`].
     pub const fn new() -> Self {
-        Self(&Callbacks::<T>::OPS, PhantomData)
+        Self {
+            ops: &Callbacks::<T>::OPS,
+            count_statistics: Callbacks::<T>::count_statistics,
+        }
     }
 }
 
@@ -205,23 +203,12 @@ impl<T: Operations> Default for Table<T> {
 
 impl<T: device::Operations> Table<T> {
     pub(super) fn as_ptr(&self) -> *const bindings::ethtool_ops {
-        self.0
+        self.ops
     }
-}
 
-/// A text that is cut off where its room ends.
-struct Text<'a> {
-    text: &'a mut [u8],
-    len: usize,
-}
-
-impl fmt::Write for Text<'_> {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        for (to, from) in self.text.iter_mut().skip(self.len).zip(s.bytes()) {
-            *to = from;
-            self.len += 1;
-        }
-        Ok(())
+    /// Returns how many statistics there are at the moment.
+    pub(super) fn count_statistics(&self, dev: &Device<T>) -> usize {
+        (self.count_statistics)(dev)
     }
 }
 
@@ -330,90 +317,6 @@ impl<T: Operations> Callbacks<T> {
             }
             Ok(0)
         })
-    }
-
-    /// Returns how many statistics there are: as many as names, at any time.
-    fn count(dev: &Device<T>) -> usize {
-        let (rx, tx) = dev.queues();
-
-        rx * T::RX_STATISTICS.len() + tx * T::TX_STATISTICS.len()
-    }
-
-    /// # Safety
-    ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T`.
-    unsafe extern "C" fn get_sset_count(dev: *mut NetDevice, set: c_int) -> c_int {
-        // CAST: The number of a string set.
-        if set as u32 != bindings::ethtool_stringset_ETH_SS_STATS {
-            return EOPNOTSUPP.to_errno();
-        }
-        // SAFETY: The stack calls with a valid device of this type.
-        // CAST: A device has few queues.
-        Self::count(unsafe { Device::<T>::from_raw(dev.cast()) }) as c_int
-    }
-
-    /// # Safety
-    ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and room in `data` for as many strings as `get_sset_count()` said.
-    unsafe extern "C" fn get_strings(dev: *mut NetDevice, set: u32, data: *mut u8) {
-        const LEN: usize = bindings::ETH_GSTRING_LEN as usize;
-
-        if set != bindings::ethtool_stringset_ETH_SS_STATS {
-            return;
-        }
-        // SAFETY: The stack calls with a valid device of this type.
-        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
-        // SAFETY: `data` has room for as many strings as `get_sset_count()` has said.
-        let data =
-            unsafe { core::slice::from_raw_parts_mut(data.cast::<[u8; LEN]>(), Self::count(dev)) };
-        let (rx, tx) = dev.queues();
-        let names = (0..rx).flat_map(|q| T::RX_STATISTICS.iter().map(move |name| ("rx", q, name)));
-        let names = Iterator::chain(
-            names,
-            (0..tx).flat_map(|q| T::TX_STATISTICS.iter().map(move |name| ("tx", q, name))),
-        );
-
-        for (slot, (direction, queue, name)) in data.iter_mut().zip(names) {
-            slot.fill(0);
-            // The last byte stays the terminator.
-            let (text, _) = slot.split_at_mut(LEN - 1);
-            let mut out = Text { text, len: 0 };
-            // What does not fit is cut off.
-            let _ = fmt::Write::write_fmt(&mut out, fmt!("{direction}{queue}_{name}"));
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T`, a valid `stats`, and room in `data` for as many values as that says.
-    unsafe extern "C" fn get_ethtool_stats(
-        dev: *mut NetDevice,
-        stats: *mut bindings::ethtool_stats,
-        data: *mut u64,
-    ) {
-        // SAFETY: The stack calls with a valid device of this type.
-        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
-        // SAFETY: The stack calls with a valid structure.
-        // CAST: A count of statistics.
-        let room = unsafe { (*stats).n_stats } as usize;
-        // SAFETY: `data` has room for as many values as the structure says.
-        let mut data = unsafe { core::slice::from_raw_parts_mut(data, room.min(Self::count(dev))) };
-        let (rx, tx) = dev.queues();
-
-        for queue in 0..rx {
-            let Some((values, rest)) = data.split_at_mut_checked(T::RX_STATISTICS.len()) else {
-                return;
-            };
-            T::rx_statistics(dev, queue, values);
-            data = rest;
-        }
-        for queue in 0..tx {
-            let Some((values, rest)) = data.split_at_mut_checked(T::TX_STATISTICS.len()) else {
-                return;
-            };
-            T::tx_statistics(dev, queue, values);
-            data = rest;
-        }
     }
 
     /// # Safety

@@ -300,6 +300,11 @@ impl Exchange {
     pub fn reply(&self) -> &[u8] {
         &self.0.reply
     }
+
+    /// Returns the answer, as [`reply`](Self::reply) does.
+    pub fn into_reply(self) -> KVec<u8> {
+        KBox::into_inner(self.0).reply
+    }
 }
 
 // SAFETY:

@@ -131,6 +131,7 @@ impl<T: Operations> NewDevice<T> {
             profiles: None,
             refs: Refcount::new(1),
             registered: Atomic::new(0),
+            statistics: Atomic::new(0),
             data <- data,
         }? Error);
         // SAFETY: The private area is valid for a `Private<T>`, suitably aligned, and does not move.

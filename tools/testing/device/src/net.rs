@@ -41,13 +41,14 @@ pub mod feature {
     pub const CTRL_VLAN: u32 = 19;
     pub const MQ: u32 = 22;
     pub const CTRL_MAC_ADDR: u32 = 23;
+    pub const DEVICE_STATS: u32 = 50;
     pub const VQ_NOTF_COAL: u32 = 52;
     pub const NOTF_COAL: u32 = 53;
     pub const GUEST_HDRLEN: u32 = 59;
 }
 
 /// What a card offers unless a test says otherwise.
-const OFFERED: [u32; 13] = [
+const OFFERED: [u32; 14] = [
     feature::CSUM,
     feature::MAC,
     feature::HOST_TSO4,
@@ -58,17 +59,19 @@ const OFFERED: [u32; 13] = [
     feature::CTRL_VLAN,
     feature::MQ,
     feature::CTRL_MAC_ADDR,
+    feature::DEVICE_STATS,
     feature::VQ_NOTF_COAL,
     feature::NOTF_COAL,
     feature::GUEST_HDRLEN,
 ];
 
 /// What no card offers that has no control queue (5.1.3.1).
-const NEED_CONTROL: [u32; 6] = [
+const NEED_CONTROL: [u32; 7] = [
     feature::CTRL_RX,
     feature::CTRL_VLAN,
     feature::MQ,
     feature::CTRL_MAC_ADDR,
+    feature::DEVICE_STATS,
     feature::VQ_NOTF_COAL,
     feature::NOTF_COAL,
 ];
@@ -121,6 +124,11 @@ pub struct QueueState {
     pub coalescing: Coalescing,
     /// How many buffers were used.
     pub used: u64,
+    /// How many notifications there were.
+    pub kicks: u64,
+    /// How many packets there were, and their bytes.
+    pub packets: u64,
+    pub bytes: u64,
     /// How many interrupts it has asked for.
     pub interrupts: u64,
     /// How many used buffers the driver has not been told of, and since when.
@@ -238,6 +246,7 @@ impl Net {
             }
             if packet.len() > HEADER {
                 let frame = packet.split_off(HEADER);
+                self.count(queue, &frame);
                 self.note(&packet, &frame);
                 // The peer takes a packet of any length, whole.
                 self.peer.receive(frame);
@@ -249,6 +258,11 @@ impl Net {
             }
         }
         self.exchange(rings);
+    }
+
+    fn count(&mut self, queue: usize, frame: &[u8]) {
+        self.queues[queue].packets += 1;
+        self.queues[queue].bytes += frame.len() as u64;
     }
 
     /// Remembers a packet that is to be cut.
@@ -308,6 +322,7 @@ impl Net {
             return false;
         }
 
+        self.count(queue, frame);
         packet[NUM_BUFFERS..HEADER].copy_from_slice(&(buffers.len() as u16).to_le_bytes());
         for (at, byte) in packet[..HEADER].iter_mut().enumerate() {
             *byte = self.script.bend(Point::RxHeader(at), (*byte).into()) as u8;
@@ -343,7 +358,7 @@ impl Net {
             }
             if let Ok(mut writer) = chain.clone().writer(chain.memory()) {
                 let mut reply = self.command(&request, writer.available_bytes());
-                if let Some(status) = reply.last_mut() {
+                if let Some(status) = reply.first_mut() {
                     *status = self.script.bend(Point::ControlStatus, (*status).into()) as u8;
                 }
                 if writer.write_all(&reply).is_ok() {
@@ -386,6 +401,7 @@ impl Model for Net {
     }
 
     fn kicked(&mut self, queue: usize, rings: &[Ring<'_>]) {
+        self.queues[queue].kicks += 1;
         if queue == self.control_queue() {
             self.control(queue, rings);
         } else if queue % 2 == 1 {

@@ -51,6 +51,10 @@ pub enum Point {
     ControlUsed,
     /// What the answer to a command says.
     ControlStatus,
+    /// How long statistics of one class are said to be.
+    StatsSize,
+    /// Of which queue they are said to be.
+    StatsQueue,
 }
 
 impl FromStr for Point {
@@ -67,6 +71,8 @@ impl FromStr for Point {
             "tx.used" => Self::TxUsed,
             "control.used" => Self::ControlUsed,
             "control.status" => Self::ControlStatus,
+            "stats.size" => Self::StatsSize,
+            "stats.queue" => Self::StatsQueue,
             _ => match name.strip_prefix("rx.header.") {
                 Some(byte) => Self::RxHeader(byte.parse().context("the number of a byte")?),
                 None => bail!("there is no point {name:?}"),

@@ -60,6 +60,7 @@ pub fn tests() -> Vec<Test> {
         test("queues", 120, 1, queues),
         test("silent-control", 120, 2, silent_control),
         test("refusing-control", 60, 2, refusing_control),
+        test("statistics", 60, 2, statistics),
         test("lost-interrupts", 60, 1, lost_interrupts),
         test("lost-kick", 60, 1, lost_kick).expect_message(LATE),
         test("silent-transmit", 120, 1, silent_transmit).expect_message(LATE),
@@ -157,6 +158,34 @@ fn refusing_control(guest: &mut Guest) -> Result<()> {
     ping(guest, 3)?;
     ensure!(straighten(guest)? > 0, "no command was sent");
     guest.sh("ethtool -L eth0 combined 2 && ethtool -C eth0 rx-usecs 5")?;
+    ping(guest, 3)
+}
+
+/// Statistics that make no sense are not shown, and their end is found.
+fn statistics(guest: &mut Guest) -> Result<()> {
+    up(guest, RUST)?;
+    for script in [
+        "stats.size times all 0",
+        "stats.size times all 7",
+        "stats.size times all 65535",
+        "stats.queue times all 65535",
+        "stats.queue times all 4",
+    ] {
+        bend(guest, script)?;
+        let value = statistic(guest, "rx1_hw_ratelimit_bytes")?;
+        ensure!(value == 0, "{script}: {value}");
+        ensure!(straighten(guest)? > 0, "{script} has not happened");
+    }
+    bend(
+        guest,
+        "seed 1\nstats.size times all random\nstats.queue times all random",
+    )?;
+    for _ in 0..10 {
+        statistic(guest, "rx0_hw_packets")?;
+    }
+    straighten(guest)?;
+    let value = statistic(guest, "rx1_hw_ratelimit_bytes")?;
+    ensure!(value == 22, "{value}");
     ping(guest, 3)
 }
 

@@ -5,8 +5,17 @@
 use super::{
     feature,
     Coalescing,
-    Net, //
+    Net,
+    Point, //
 };
+
+/// Classes of statistics: those that a card here has.
+const RX_BASIC: u8 = 0;
+const RX_SPEED: u8 = 3;
+const TX_BASIC: u8 = 16;
+const TX_GSO: u8 = 18;
+const CONTROL: u8 = 32;
+const STATISTICS: [u8; 5] = [RX_BASIC, RX_SPEED, TX_BASIC, TX_GSO, CONTROL];
 
 const OK: u8 = 0;
 const ERR: u8 = 1;
@@ -40,7 +49,7 @@ fn coalescing_at(data: &[u8], at: usize) -> Option<Coalescing> {
 }
 
 impl Net {
-    /// Carries out a command, and returns the answer: what was asked for, and at the end of the `room` how it went.
+    /// Carries out a command, and returns the answer, for which there is so much `room`: how it went, and what was asked for.
     pub(super) fn command(&mut self, request: &[u8], room: usize) -> Vec<u8> {
         let Some(([class, number], data)) = request.split_first_chunk() else {
             return vec![ERR; room.min(1)];
@@ -54,9 +63,9 @@ impl Net {
             done: result.is_some(),
         });
         let status = if result.is_some() { OK } else { ERR };
-        let mut reply = result.unwrap_or_default();
-        reply.resize(room.saturating_sub(1), 0);
-        reply.push(status);
+        let mut reply = vec![status];
+        reply.extend(result.unwrap_or_default());
+        reply.truncate(room);
         reply
     }
 
@@ -70,6 +79,7 @@ impl Net {
             4 => feature::MQ,
             6 if number < 2 => feature::NOTF_COAL,
             6 => feature::VQ_NOTF_COAL,
+            8 => feature::DEVICE_STATS,
             _ => return None,
         };
         if !self.has(needed) {
@@ -99,9 +109,73 @@ impl Net {
                 reply.extend(coalescing.max_usecs.to_le_bytes());
                 return Some(reply);
             }
+            (8, 0) => {
+                let classes = STATISTICS
+                    .iter()
+                    .fold(0u64, |mask, class| mask | (1 << class));
+                return Some(classes.to_le_bytes().to_vec());
+            }
+            (8, 1) => return self.statistics(data),
             _ => return None,
         }
         Some(Vec::new())
+    }
+
+    /// What a request for statistics asks for.
+    fn statistics(&mut self, data: &[u8]) -> Option<Vec<u8>> {
+        let control = self.control_queue();
+        let mut reply = Vec::new();
+
+        for request in data.chunks(16) {
+            let index = u16_at(request, 0)?;
+            let mask = u64::from_le_bytes(request.get(8..16)?.try_into().ok()?);
+            let of_queue = match usize::from(index) {
+                queue if queue == control => [CONTROL, CONTROL],
+                queue if queue > control => return None,
+                queue if queue % 2 == 0 => [RX_BASIC, RX_SPEED],
+                _ => [TX_BASIC, TX_GSO],
+            };
+
+            for class in of_queue.iter().filter(|&class| mask & (1 << class) != 0) {
+                let values = self.values(*class, &self.queues[usize::from(index)]);
+                let size = self
+                    .script
+                    .bend(Point::StatsSize, 8 + values.len() as u64 * 8);
+                let index = self.script.bend(Point::StatsQueue, index.into());
+                reply.extend([*class, 0]);
+                reply.extend((index as u16).to_le_bytes());
+                reply.extend([0, 0]);
+                reply.extend((size as u16).to_le_bytes());
+                reply.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                if of_queue[0] == of_queue[1] {
+                    break;
+                }
+            }
+        }
+        Some(reply)
+    }
+
+    /// The values of a class of statistics, in their order.
+    fn values(&self, class: u8, queue: &super::QueueState) -> Vec<u64> {
+        match class {
+            RX_BASIC | TX_BASIC => {
+                vec![
+                    queue.kicks,
+                    queue.packets,
+                    queue.bytes,
+                    queue.interrupts,
+                    0,
+                    0,
+                ]
+            }
+            // What it could have been and is not here.
+            RX_SPEED => vec![11, 22],
+            TX_GSO => vec![31, 32, 33, 34, 35, 36],
+            _ => {
+                let done = self.commands.iter().filter(|command| command.done).count();
+                vec![self.commands.len() as u64, done as u64]
+            }
+        }
     }
 
     /// The queue that a command names, which is one for packets.
@@ -165,8 +239,8 @@ mod tests {
         );
         assert_eq!(of(&net), [7, 5, 7, 9, 0]);
         assert_eq!(
-            net.command(&[6, 3, 3, 0, 0, 0], 13),
-            [3, 0, 0, 0, 9, 0, 0, 0, 90, 0, 0, 0, OK]
+            net.command(&[6, 3, 3, 0, 0, 0], 20),
+            [OK, 3, 0, 0, 0, 9, 0, 0, 0, 90, 0, 0, 0]
         );
         // The control queue has none.
         assert_eq!(
