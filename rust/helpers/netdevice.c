@@ -31,6 +31,11 @@ __rust_helper void rust_helper___netif_tx_unlock(struct netdev_queue *txq)
 	__netif_tx_unlock(txq);
 }
 
+__rust_helper void rust_helper_netif_tx_disable(struct net_device *dev)
+{
+	netif_tx_disable(dev);
+}
+
 __rust_helper void rust_helper_netif_tx_stop_queue(struct netdev_queue *txq)
 {
 	netif_tx_stop_queue(txq);

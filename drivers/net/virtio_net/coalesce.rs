@@ -240,17 +240,26 @@ impl Coalescing {
 
     /// Tells a device that was reset everything again.
     pub(crate) fn again(&self) -> Result {
-        let told = self.told.lock();
-        let mut now = (self.initial.rx, self.initial.tx);
-
         if let Some(control) = &self.all {
-            let wanted = (told.all.rx, told.all.tx);
-            if wanted != now {
-                control.set_tx_coalescing(told.all.tx)?;
-                control.set_rx_coalescing(told.all.rx)?;
-                now = wanted;
+            let Settings { rx, tx, .. } = self.told.lock().all;
+            if (rx, tx) != (self.initial.rx, self.initial.tx) {
+                control.set_tx_coalescing(tx)?;
+                control.set_rx_coalescing(rx)?;
             }
         }
+        self.again_for_each()
+    }
+
+    /// Tells a device whose queues were reset again when each of them interrupts. They do as all do now.
+    pub(crate) fn again_for_each(&self) -> Result {
+        let told = self.told.lock();
+        let Settings { rx, tx, .. } = if self.all.is_some() {
+            told.all
+        } else {
+            self.initial
+        };
+        let now = (rx, tx);
+
         if let Some(control) = &self.each {
             for (known, pair) in told.pairs.iter().zip(0u16..) {
                 if (known.rx, known.tx) != now {

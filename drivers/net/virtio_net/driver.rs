@@ -30,6 +30,7 @@ use crate::{
         Recovery,
         Watch, //
     },
+    rings::ring,
     rx::{
         Peers,
         Receiver,
@@ -55,16 +56,13 @@ use guest::{
             ReceiveQueue,
             Registration, //
         },
-        ethtool::Rings,
         page_pool,
         stats::Writer, //
     },
     virtio::{
         self,
-        buffer::Buffer,
         Features,
-        Interrupt,
-        Queue, //
+        Interrupt, //
     }, //
 };
 use kernel::{
@@ -194,13 +192,6 @@ impl virtio::Driver for Driver {
     }
 }
 
-/// Returns how many entries a ring has.
-fn size<B: Buffer>(queue: &Queue<B>) -> Result<u32> {
-    let vq = queue.lock_bh().ok_or(ENXIO)?;
-
-    Ok(vq.size())
-}
-
 /// Makes the network device.
 fn interface(
     dev: &virtio::Device<Core<'_>>,
@@ -227,17 +218,11 @@ fn interface(
     };
     let coalescing = Coalescing::new(queues.len(), &features, control.as_ref())?;
     let can_adapt = coalescing.can_adapt();
-    // Those of the first pair stand for all.
-    let mut rings = None;
     for (index, queues) in (0u16..).zip(queues) {
         let rx_stats = Writer::new()?;
         let tx_stats = Writer::new()?;
         let (rx_counters, tx_counters) = (rx_stats.counters(), tx_stats.counters());
-        let (rx_size, tx_size) = (size(&queues.rx)?, size(&queues.tx)?);
-        rings.get_or_insert(Rings {
-            rx: rx_size,
-            tx: tx_size,
-        });
+        let (rx_size, tx_size) = (ring(&queues.rx)?.size, ring(&queues.tx)?.size);
         let (sizing, order) = if mergeable {
             (Sizing::Mergeable(Mergeable::new(MEMORY)), 0)
         } else {
@@ -295,7 +280,6 @@ fn interface(
         features,
         control,
         pairs,
-        rings: rings.ok_or(EINVAL)?,
         link: Link::new(),
         coalescing,
         recovery: Recovery::new(dev.into())?,

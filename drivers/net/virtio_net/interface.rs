@@ -23,6 +23,7 @@ use crate::{
         self,
         Recovery, //
     },
+    rings,
     rx::Receiver,
     statistics::{
         self,
@@ -79,7 +80,6 @@ pub(crate) struct Interface {
     pub(crate) features: Features<Feature>,
     pub(crate) control: Option<Arc<Control>>,
     pub(crate) pairs: KVec<Pair>,
-    pub(crate) rings: ethtool::Rings,
     pub(crate) link: Link,
     pub(crate) coalescing: Arc<Coalescing>,
     pub(crate) recovery: Arc<Recovery>,
@@ -259,7 +259,12 @@ impl ethtool::Operations for Interface {
     }
 
     fn rings(dev: &Device<Self>) -> ethtool::Rings {
-        dev.data().rings
+        // Those of a device that is gone are empty.
+        rings::rings(&dev.data()).unwrap_or_default()
+    }
+
+    fn set_rings(dev: &Device<Self>, rx: u32, tx: u32) -> Result {
+        rings::set(dev, rx, tx)
     }
 
     fn set_channels(dev: &Device<Self>, pairs: u16) -> Result {

@@ -10,7 +10,11 @@ use crate::{
     control::Control,
     hash::Hashing,
     interface::Interface,
-    pairs, //
+    pairs,
+    rings::{
+        self,
+        Sizes, //
+    }, //
 };
 use guest::net::{
     address::MacAddr,
@@ -30,6 +34,8 @@ const VLANS: usize = 4096;
 
 /// What was told last. The number of queues, the address and whether packets may be merged are the stack's to remember.
 pub(crate) struct Told {
+    /// How large the rings are, if anything was said about it.
+    pub(crate) rings: Option<Sizes>,
     /// What is received, if anything was said about it.
     pub(crate) filter: Option<Filter>,
     /// The VLANs that are received.
@@ -46,6 +52,7 @@ impl Told {
     /// [`ENOMEM`].
     pub(crate) fn new(hashing: Option<Hashing>) -> Result<Self> {
         Ok(Self {
+            rings: None,
             filter: None,
             vlans: BitmapVec::new(VLANS, GFP_KERNEL)?,
             hashing,
@@ -118,6 +125,8 @@ impl Filter {
 pub(crate) fn again(dev: &Device<Interface>) -> Result {
     let data = dev.data();
 
+    let sizes = data.told.lock().rings;
+    rings::again(&data, sizes)?;
     // CAST: It has been made of a 16-bit number.
     pairs::restart(dev, dev.channels().active as u16)?;
     if let (Some(control), Some(addr)) = (

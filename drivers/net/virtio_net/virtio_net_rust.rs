@@ -23,6 +23,7 @@ mod interface;
 mod link;
 mod pairs;
 mod recovery;
+mod rings;
 mod rx;
 mod sizing;
 mod statistics;

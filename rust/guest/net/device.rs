@@ -266,11 +266,7 @@ impl<T: Operations> Device<T> {
     pub fn suspend(&self) {
         let _rtnl = Rtnl::lock();
 
-        if self.is_running() {
-            T::stop(self);
-        }
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::netif_device_detach(self.as_raw()) };
+        self.halt();
     }
 
     /// Ends [`suspend`](Self::suspend). Nothing that was sent before is in flight any more. `configure` tells the device what it
@@ -282,12 +278,44 @@ impl<T: Operations> Device<T> {
     pub fn resume(&self, configure: impl FnOnce() -> Result) -> Result {
         let _rtnl = Rtnl::lock();
 
+        self.go_on(configure)
+    }
+
+    /// Stops the interface as [`suspend`](Self::suspend) does, for as long as `change` runs, which drops all that is in flight.
+    /// Under the rtnl lock.
+    ///
+    /// # Errors
+    ///
+    /// What `change` fails with; the interface goes on nevertheless. What [`Operations::open`] fails with; it stays stopped then.
+    pub fn interrupt(&self, change: impl FnOnce() -> Result) -> Result {
+        let mut changed = Ok(());
+
+        self.halt();
+        self.go_on(|| {
+            changed = change();
+            Ok(())
+        })?;
+        changed
+    }
+
+    fn halt(&self) {
+        if self.is_running() {
+            T::stop(self);
+        }
+        // SAFETY: By the type invariant the device is valid.
+        unsafe { bindings::netif_device_detach(self.as_raw()) };
+        // Waits for who is sending.
+        // SAFETY: As above.
+        unsafe { bindings::netif_tx_disable(self.as_raw()) };
+    }
+
+    fn go_on(&self, configure: impl FnOnce() -> Result) -> Result {
+        configure()?;
         // CAST: There are at most `u16::MAX` queues.
         for queue in 0..self.private().tx.len() as u16 {
             // SAFETY: The queue exists; nothing is in flight, and nobody sends while the interface is detached.
             unsafe { bindings::netdev_tx_reset_queue(self.txq(queue).as_ptr()) };
         }
-        configure()?;
         if self.is_running() {
             T::open(self)?;
         }

@@ -61,13 +61,22 @@ impl Link {
     }
 }
 
-/// The numbers of entries of the rings.
-#[derive(Clone, Copy)]
+/// The number of entries of a ring.
+#[derive(Clone, Copy, Default)]
+pub struct Ring {
+    /// Now.
+    pub size: u32,
+    /// At most.
+    pub max: u32,
+}
+
+/// The rings, all of a direction alike.
+#[derive(Clone, Copy, Default)]
 pub struct Rings {
-    /// Of a receive queue.
-    pub rx: u32,
-    /// Of a transmit queue.
-    pub tx: u32,
+    /// Of the receive queues.
+    pub rx: Ring,
+    /// Of the transmit queues.
+    pub tx: Ring,
 }
 
 /// How many pairs of a receive and a transmit queue there are.
@@ -121,6 +130,12 @@ pub trait Operations: device::Operations {
 
     /// Returns the sizes of the rings.
     fn rings(dev: &Device<Self>) -> Rings;
+
+    /// The user wants rings with `rx` and `tx` entries: not 0, and no more than there can be. Under the rtnl lock.
+    fn set_rings(dev: &Device<Self>, rx: u32, tx: u32) -> Result {
+        let _ = (dev, rx, tx);
+        Err(EOPNOTSUPP)
+    }
 
     /// The user wants `pairs` pairs of queues in use: at least one, at most as many as the device was made with. The stack
     /// follows when this has succeeded. Under the rtnl lock.
@@ -220,6 +235,7 @@ impl<T: Operations> Callbacks<T> {
         get_drvinfo: Some(Self::get_drvinfo),
         get_link: Some(ethtool_op_get_link),
         get_ringparam: Some(Self::get_ringparam),
+        set_ringparam: Some(Self::set_ringparam),
         get_channels: Some(Self::get_channels),
         set_channels: Some(Self::set_channels),
         get_coalesce: Some(Self::get_coalesce),
@@ -267,10 +283,38 @@ impl<T: Operations> Callbacks<T> {
         // SAFETY: The stack calls with a valid structure.
         let ring = unsafe { &mut *ring };
 
-        ring.rx_max_pending = rings.rx;
-        ring.rx_pending = rings.rx;
-        ring.tx_max_pending = rings.tx;
-        ring.tx_pending = rings.tx;
+        ring.rx_max_pending = rings.rx.max;
+        ring.rx_pending = rings.rx.size;
+        ring.tx_max_pending = rings.tx.max;
+        ring.tx_pending = rings.tx.size;
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `ring`.
+    unsafe extern "C" fn set_ringparam(
+        dev: *mut NetDevice,
+        ring: *mut bindings::ethtool_ringparam,
+        _kernel_ring: *mut bindings::kernel_ethtool_ringparam,
+        _extack: *mut bindings::netlink_ext_ack,
+    ) -> c_int {
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
+        // SAFETY: The stack calls with a valid structure.
+        let wanted = unsafe { &*ring };
+
+        from_result(|| {
+            let Rings { rx, tx } = T::rings(dev);
+            if !(1..=rx.max).contains(&wanted.rx_pending)
+                || !(1..=tx.max).contains(&wanted.tx_pending)
+            {
+                return Err(EINVAL);
+            }
+            if (wanted.rx_pending, wanted.tx_pending) != (rx.size, tx.size) {
+                T::set_rings(dev, wanted.rx_pending, wanted.tx_pending)?;
+            }
+            Ok(0)
+        })
     }
 
     /// # Safety

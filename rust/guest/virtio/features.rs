@@ -16,6 +16,8 @@ use core::marker::PhantomData;
 /// Bits that the virtio core keeps whether or not a driver lists them.
 const VERSION_1: u32 = bindings::VIRTIO_F_VERSION_1;
 const ANY_LAYOUT: u32 = bindings::VIRTIO_F_ANY_LAYOUT;
+const RING_PACKED: u32 = bindings::VIRTIO_F_RING_PACKED;
+const RING_RESET: u32 = bindings::VIRTIO_F_RING_RESET;
 
 /// A driver's feature bits. Implemented by [`virtio_features!`](crate::virtio_features).
 pub trait Feature: Copy + 'static {
@@ -112,6 +114,16 @@ impl<F: Feature> Features<F> {
     #[inline]
     pub fn any_layout(&self) -> bool {
         self.is_modern() || self.has(ANY_LAYOUT)
+    }
+
+    /// Returns whether rings are packed (VirtIO 1.3, 2.8); the number of entries of one that is not is a power of two.
+    pub fn is_packed(&self) -> bool {
+        self.has(RING_PACKED)
+    }
+
+    /// Returns whether [`Queue::resize`](super::Queue::resize) can work.
+    pub fn can_reset_queues(&self) -> bool {
+        self.has(RING_RESET)
     }
 
     /// Returns whether bit number `bit` is in the set.

@@ -71,7 +71,7 @@ pub enum Callback {
 pub struct Queue<B: Buffer> {
     /// For the C core, which keeps the pointer as long as it has the queue.
     name: CString,
-    /// While it is held, `inner.vq` does not become [`None`].
+    /// While it is held, nobody else takes `inner.vq` away.
     #[pin]
     life: Mutex<()>,
     #[pin]
@@ -142,6 +142,53 @@ impl<B: Buffer> Queue<B> {
         // SAFETY: `vq` is valid as long as the queue's life is held, which also makes this the only caller; the mask is copied.
         let _ = unsafe { bindings::virtqueue_set_affinity(vq.as_ptr(), cpus.as_raw()) };
     }
+
+    /// Gives the queue a ring of `size` entries (VirtIO 1.3, 2.6.1: virtqueue reset), and drops all buffers in flight. Sleeps.
+    /// Meanwhile [`lock`](Self::lock) returns [`None`].
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`]: the device cannot reset a queue. [`E2BIG`]: the device allows no ring of that size; [`EINVAL`]: it is 0.
+    /// [`ENOMEM`]: the ring is as large as before, and empty. [`EBUSY`]: the device did not reset it, or does not take it back;
+    /// it cannot be used until the driver is bound again. [`ENODEV`]: the device is gone.
+    pub fn resize(&self, size: u32) -> Result {
+        let _life = self.life.lock();
+        let vq = self.take().ok_or(ENODEV)?;
+
+        // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
+        let result = to_result(unsafe {
+            bindings::virtqueue_resize(vq.as_ptr(), size, Some(Self::recycle_callback), None)
+        });
+
+        self.put(vq);
+        result
+    }
+
+    /// Takes the queue of the C core away: nobody else reaches it then.
+    fn take(&self) -> Option<NonNull<bindings::virtqueue>> {
+        let _off = bottom_half::disable();
+        // Ends before softirqs come back on, which a guard in the block's last expression would not.
+        let mut inner = self.inner.lock();
+
+        inner.vq.take()
+    }
+
+    /// Puts the queue of the C core where it is reached.
+    fn put(&self, vq: NonNull<bindings::virtqueue>) {
+        let _off = bottom_half::disable();
+
+        self.inner.lock().vq = Some(vq);
+    }
+
+    /// # Safety
+    ///
+    /// The C core calls it, with a token of a queue of this type, once for each.
+    unsafe extern "C" fn recycle_callback(_vq: *mut bindings::virtqueue, token: *mut c_void) {
+        if let Some(token) = NonNull::new(token) {
+            // SAFETY: By the type invariant of `Inner`, `token` comes from `B::into_raw()`; the core returns it once.
+            drop(unsafe { B::from_raw(token) });
+        }
+    }
 }
 
 /// A queue as the bus adapter sees it.
@@ -162,21 +209,13 @@ pub(super) trait AnyQueue: Send + Sync {
 
 impl<B: Buffer> AnyQueue for Queue<B> {
     unsafe fn attach(&self, vq: NonNull<bindings::virtqueue>) {
-        let _off = bottom_half::disable();
-
         // INVARIANT: By the safety requirements `vq` is valid until `detach()`; only this type's guards add buffers to it.
-        self.inner.lock().vq = Some(vq);
+        self.put(vq);
     }
 
     fn detach(&self) {
-        let vq = {
-            let _life = self.life.lock();
-            let _off = bottom_half::disable();
-            // Ends before softirqs come back on, which a guard in the block's last expression would not.
-            let mut inner = self.inner.lock();
-            inner.vq.take()
-        };
-        let Some(vq) = vq else {
+        let _life = self.life.lock();
+        let Some(vq) = self.take() else {
             return;
         };
 
@@ -450,6 +489,12 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
     pub fn size(&self) -> u32 {
         // SAFETY: By the type invariant `vq` is valid.
         unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) }
+    }
+
+    /// Returns the most entries that the device allows for the ring.
+    pub fn max_size(&self) -> u32 {
+        // SAFETY: By the type invariant `vq` is valid; the number never changes.
+        unsafe { (*self.vq.as_ptr()).num_max }
     }
 
     /// Returns the queue's number in the device.

@@ -17,6 +17,7 @@ pub mod net;
 mod offload;
 mod queues;
 mod refusals;
+mod rings;
 mod samples;
 mod scripts;
 
@@ -198,6 +199,7 @@ pub fn all() -> Vec<Test> {
         control::tests(),
         offload::tests(),
         queues::tests(),
+        rings::tests(),
         hash::tests(),
         card::tests(),
         bent::tests(),

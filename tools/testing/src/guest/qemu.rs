@@ -159,6 +159,11 @@ impl Spec {
         self
     }
 
+    /// Adds a port for a device with the property `bus=port0`: only a function behind a port can be reset by itself.
+    pub fn port(self) -> Self {
+        self.arguments(&["-device", "pcie-root-port,id=port0"])
+    }
+
     /// Adds a network card `n0` on a network where QEMU itself answers as 10.0.2.2.
     pub fn network(mut self, properties: &str) -> Self {
         self.arguments

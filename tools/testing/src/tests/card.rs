@@ -6,6 +6,7 @@
 use super::{
     net::{
         ping,
+        reset_function,
         C,
         RUST, //
     },
@@ -402,7 +403,7 @@ fn coalesce_each(guest: &mut Guest) -> Result<()> {
     ensure!(some == [(5, 20), (30, 40), (10, 20), (30, 40)], "{some:?}");
 
     // What a reset has made the device forget it is told again.
-    guest.sh("echo 1 >$(readlink -f /sys/class/net/eth0/device/..)/reset")?;
+    reset_function(guest)?;
     ping(guest, 3)?;
     let again = told(guest)?;
     ensure!(again == some, "{again:?}");

@@ -6,6 +6,7 @@
 use super::{
     net::{
         ping,
+        reset_function,
         transfer,
         up,
         C,
@@ -65,10 +66,7 @@ pub fn tests() -> Vec<Test> {
             tests.push(Test::guest(
                 name("function-reset"),
                 120,
-                // Only a function behind a port can be reset by itself.
-                Spec::q35()
-                    .arguments(&["-device", "pcie-root-port,id=rp0"])
-                    .network(&format!("{MODERN},bus=rp0")),
+                Spec::q35().port().network(&format!("{MODERN},bus=port0")),
                 function_reset,
             ));
         }
@@ -263,18 +261,16 @@ fn suspend(guest: &mut Guest, driver: Driver) -> Result<()> {
 
 /// The card is reset by its PCI function.
 fn function_reset(guest: &mut Guest, lab: &Lab) -> Result<()> {
-    const RESET: &str = "echo 1 >$(readlink -f /sys/class/net/eth0/device/..)/reset";
-
     up(guest, RUST)?;
     configure(guest, RUST)?;
     for _ in 0..2 {
-        guest.sh(RESET)?;
+        reset_function(guest)?;
         ping(guest, 3)?;
         transfer(guest, lab, 4 * MIB)?;
         is_configured(guest)?;
     }
-    guest.sh(&format!(
-        "ip link set eth0 down && {RESET} && ip link set eth0 up"
-    ))?;
+    guest.sh("ip link set eth0 down")?;
+    reset_function(guest)?;
+    guest.sh("ip link set eth0 up")?;
     ping(guest, 3)
 }

@@ -8,6 +8,7 @@ use super::{
         appears,
         counter,
         ping,
+        reset_function,
         C,
         IP,
         MODERN,
@@ -75,13 +76,10 @@ pub fn tests() -> Vec<Test> {
             tests.push(Test::guest(
                 name("kept"),
                 120,
-                // Only a function behind a port can be reset by itself.
-                Spec::q35()
-                    .arguments(&["-device", "pcie-root-port,id=rp0"])
-                    .tap(
-                        2,
-                        &format!("{MODERN},mq=on,vectors=6,rss=on,hash=on,bus=rp0"),
-                    ),
+                Spec::q35().port().tap(
+                    2,
+                    &format!("{MODERN},mq=on,vectors=6,rss=on,hash=on,bus=port0"),
+                ),
                 move |guest, _| kept(guest),
             ));
         }
@@ -364,7 +362,7 @@ fn kept(guest: &mut Guest) -> Result<()> {
     up(guest, RUST)?;
     guest.sh("ethtool -X eth0 weight 0 1 && ethtool -N eth0 rx-flow-hash tcp4 sd")?;
     let before = guest.sh("ethtool -x eth0; ethtool -n eth0 rx-flow-hash tcp4")?;
-    guest.sh("echo 1 >$(readlink -f /sys/class/net/eth0/device/..)/reset")?;
+    reset_function(guest)?;
     ping(guest, 3)?;
     let after = guest.sh("ethtool -x eth0; ethtool -n eth0 rx-flow-hash tcp4")?;
     ensure!(after == before, "{before}\nhas become\n{after}");

@@ -241,6 +241,13 @@ pub fn ping(guest: &mut Guest, count: u32) -> Result<()> {
     Ok(())
 }
 
+/// Has the card's PCI function reset, so that the device forgets everything.
+pub fn reset_function(guest: &mut Guest) -> Result<()> {
+    guest
+        .sh("echo 1 >$(readlink -f /sys/class/net/eth0/device/..)/reset")
+        .map(drop)
+}
+
 /// Has the guest read what the host sends into a file.
 pub fn download(guest: &mut Guest, from: &Transfer, limit: Duration, file: &str) -> Result<()> {
     let command = format!("dd bs=256k </dev/tcp/10.0.2.2/{} >{file}", from.port());

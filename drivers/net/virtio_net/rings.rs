@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The sizes of the rings (VirtIO 1.3, 2.6.1, virtqueue reset).
+
+use crate::interface::Interface;
+use guest::{
+    net::{
+        buffer::TxFrame,
+        device::Device,
+        ethtool::{
+            Ring,
+            Rings, //
+        }, //
+    },
+    virtio::{
+        buffer::Buffer,
+        Queue, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// What the user wants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    rx: u32,
+    tx: u32,
+}
+
+/// Returns the sizes of a ring.
+pub(crate) fn ring<B: Buffer>(queue: &Queue<B>) -> Result<Ring> {
+    let vq = queue.lock_bh().ok_or(ENODEV)?;
+
+    Ok(Ring {
+        size: vq.size(),
+        max: vq.max_size(),
+    })
+}
+
+/// Returns the sizes of the first pair's, which stand for all.
+pub(crate) fn rings(interface: &Interface) -> Result<Rings> {
+    let pair = interface.pairs.first().ok_or(EINVAL)?;
+
+    Ok(Rings {
+        rx: ring(&pair.queues.rx)?,
+        tx: ring(&pair.queues.tx)?,
+    })
+}
+
+/// Changes the sizes. Under the rtnl lock.
+///
+/// # Errors
+///
+/// [`EOPNOTSUPP`]: the device cannot reset a queue. [`EINVAL`]: there are no such rings, or one cannot hold a packet that is
+/// sent. Those of [`Queue::resize`]; the rings are as large as before if they can be.
+pub(crate) fn set(dev: &Device<Interface>, rx: u32, tx: u32) -> Result {
+    let data = dev.data();
+    let before = rings(&data)?;
+    let is_whole = |size: u32| data.features.is_packed() || size.is_power_of_two();
+    // CAST: A small constant.
+    let holds_packet = tx > TxFrame::MAX_SEGMENTS as u32 || tx == before.tx.size;
+
+    if !data.features.can_reset_queues() {
+        return Err(EOPNOTSUPP);
+    }
+    if !is_whole(rx) || !is_whole(tx) || !holds_packet {
+        return Err(EINVAL);
+    }
+
+    dev.interrupt(|| {
+        resize(&data, Sizes { rx, tx }).inspect_err(|error| {
+            data.complain("the sizes of its rings", *error);
+            // As far as it goes.
+            let _ = resize(
+                &data,
+                Sizes {
+                    rx: before.rx.size,
+                    tx: before.tx.size,
+                },
+            );
+        })
+    })?;
+    data.told.lock().rings = Some(Sizes { rx, tx });
+    // With the queues the device has reset this.
+    data.coalescing.again_for_each()
+}
+
+/// Gives a device that was reset the rings that it had. Nothing is in flight.
+pub(crate) fn again(interface: &Interface, sizes: Option<Sizes>) -> Result {
+    sizes.map_or(Ok(()), |sizes| resize(interface, sizes))
+}
+
+fn resize(interface: &Interface, Sizes { rx, tx }: Sizes) -> Result {
+    for pair in &interface.pairs {
+        if ring(&pair.queues.rx)?.size != rx {
+            pair.queues.rx.resize(rx)?;
+        }
+        if ring(&pair.queues.tx)?.size != tx {
+            pair.queues.tx.resize(tx)?;
+        }
+    }
+    Ok(())
+}

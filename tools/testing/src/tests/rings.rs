@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the sizes of the network card's rings. The C driver passes the same tests, but for what is said there.
+
+use super::{
+    net::{
+        ping,
+        reset_function,
+        transfer,
+        up,
+        C,
+        MODERN,
+        RUST, //
+    },
+    Driver,
+    Test, //
+};
+use crate::guest::{
+    Guest,
+    Lab,
+    Spec, //
+};
+use anyhow::{
+    ensure,
+    Context,
+    Result, //
+};
+
+const MIB: u64 = 1 << 20;
+/// The largest rings that the card allows.
+const MAX: [u64; 2] = [512, 256];
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+
+    for driver in [RUST, C] {
+        let name = |subject: &str| format!("net/{}/rings/{subject}", driver.module);
+        let card = |properties: &str| {
+            Spec::q35().network(&format!("{MODERN},rx_queue_size=512{properties}"))
+        };
+
+        for (subject, properties) in [("split", ""), ("packed", ",packed=on")] {
+            tests.push(Test::guest(
+                name(subject),
+                120,
+                card(properties),
+                move |guest, lab| resize(guest, lab, driver, properties.is_empty()),
+            ));
+        }
+        tests.push(Test::guest(
+            name("fixed"),
+            60,
+            card(",queue_reset=off"),
+            move |guest, lab| fixed(guest, lab, driver),
+        ));
+    }
+    // The C driver does not come back from a reset of its function.
+    tests.push(Test::guest(
+        format!("net/{}/rings/kept", RUST.module),
+        60,
+        Spec::q35()
+            .port()
+            .network(&format!("{MODERN},bus=port0,rx_queue_size=512")),
+        |guest, _| kept(guest),
+    ));
+    tests
+}
+
+/// How large the rings can be, and are: those of the receive queues before those of the transmit queues.
+fn rings(guest: &mut Guest) -> Result<([u64; 2], [u64; 2])> {
+    let text = guest.sh("ethtool -g eth0 | sed -n 's/^[RT]X:[[:space:]]*//p'")?;
+    let mut numbers = text.lines().map(str::parse);
+    let mut next = || -> Result<u64> { Ok(numbers.next().with_context(|| text.clone())??) };
+
+    Ok(([next()?, next()?], [next()?, next()?]))
+}
+
+fn ensure_rings(guest: &mut Guest, expected: [u64; 2]) -> Result<()> {
+    let (max, now) = rings(guest)?;
+
+    ensure!(max == MAX && now == expected, "{now:?} of {max:?}");
+    Ok(())
+}
+
+/// The rings change while packets come and go, and each works.
+fn resize(guest: &mut Guest, lab: &Lab, driver: Driver, split: bool) -> Result<()> {
+    up(guest, driver)?;
+    ensure_rings(guest, MAX)?;
+    for [rx, tx] in [[64, 256], [512, 32], [16, 128]] {
+        guest.sh(&format!("ethtool -G eth0 rx {rx} tx {tx}"))?;
+        ensure_rings(guest, [rx, tx])?;
+        transfer(guest, lab, 4 * MIB)?;
+    }
+
+    let mut wrong = vec!["rx 0", "tx 0", "rx 1024", "tx 512", "tx 16"];
+    if split {
+        wrong.push("rx 100");
+    }
+    for wrong in wrong {
+        let refused = guest.run(&format!("ethtool -G eth0 {wrong}"))?;
+        ensure!(refused.status != 0, "{wrong} is accepted");
+        ensure_rings(guest, [16, 128])?;
+    }
+
+    guest.sh("ping -q -c 2000 -i 0.002 10.0.2.2 >/dev/null 2>&1 &")?;
+    for _ in 0..10 {
+        for sizes in ["rx 512 tx 32", "rx 64 tx 256"] {
+            guest.sh(&format!("ethtool -G eth0 {sizes}"))?;
+        }
+    }
+    transfer(guest, lab, 4 * MIB)?;
+
+    guest.sh("/bin/ip link set eth0 down && ethtool -G eth0 rx 128 tx 64")?;
+    guest.sh("/bin/ip link set eth0 up")?;
+    ensure_rings(guest, [128, 64])?;
+    ping(guest, 3)?;
+    driver.unload(guest)
+}
+
+/// A card that cannot reset a queue has the rings that it has.
+fn fixed(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    let refused = guest.run("ethtool -G eth0 rx 128")?;
+    ensure!(refused.status != 0, "another size is accepted");
+    ensure_rings(guest, MAX)?;
+    transfer(guest, lab, MIB)
+}
+
+/// After a reset the rings are as large as before.
+fn kept(guest: &mut Guest) -> Result<()> {
+    up(guest, RUST)?;
+    guest.sh("ethtool -G eth0 rx 128 tx 64")?;
+    reset_function(guest)?;
+    ensure_rings(guest, [128, 64])?;
+    ping(guest, 3)
+}
