@@ -34,7 +34,7 @@ use kernel::{
     }, //
 };
 
-/// A work queue of a driver's own: not bound to a CPU, and stopped while the system is suspended.
+/// A work queue of a driver's own, not bound to a CPU.
 ///
 /// Dropping it waits for the work that it still has. It must not be dropped by a work item that runs on it.
 ///
@@ -52,17 +52,31 @@ unsafe impl Send for OwnedQueue {}
 unsafe impl Sync for OwnedQueue {}
 
 impl OwnedQueue {
-    /// Makes a work queue. Sleeps.
+    /// Makes a work queue that is stopped while the system is suspended, before drivers hear of that. Sleeps.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
     pub fn new(name: &CStr) -> Result<Self> {
+        Self::with_flags(name, bindings::wq_flags_WQ_FREEZABLE)
+    }
+
+    /// Makes a work queue that is not: for a driver that still needs it when it is to be suspended, and stops its work itself.
+    /// Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn new_unfrozen(name: &CStr) -> Result<Self> {
+        Self::with_flags(name, 0)
+    }
+
+    fn with_flags(name: &CStr, flags: u32) -> Result<Self> {
         // SAFETY: `name` is a string for the format `%s`; the kernel copies it.
         let wq = unsafe {
             bindings::alloc_workqueue_noprof(
                 c"%s".as_char_ptr(),
-                bindings::wq_flags_WQ_UNBOUND | bindings::wq_flags_WQ_FREEZABLE,
+                bindings::wq_flags_WQ_UNBOUND | flags,
                 0,
                 name.as_char_ptr(),
             )
@@ -101,7 +115,7 @@ pub fn system_dfl() -> &'static Queue {
     unsafe { Queue::from_raw(wq) }
 }
 
-/// Cancels `work`, waits for a run that is under way, and lets nobody queue it again: from then on
+/// Cancels `work`, waits for a run that is under way, and lets nobody queue it: until it was [enabled](enable) as often
 /// [`Queue::enqueue`] gives it back.
 pub fn disable_sync<T, const ID: u64>(work: &Arc<T>)
 where
@@ -113,6 +127,24 @@ where
     drop_reference(work, pending);
 }
 
+/// Ends [`disable_sync`].
+pub fn enable<T, const ID: u64>(work: &Arc<T>)
+where
+    T: HasWork<T, ID> + WorkItem<ID, Pointer = Arc<T>>,
+{
+    // SAFETY: `raw_work()` returns an initialised work item, which lives as long as `work`.
+    unsafe { bindings::enable_work(raw_work::<T, ID>(work)) };
+}
+
+/// Ends [`disable_delayed_sync`].
+pub fn enable_delayed<T, const ID: u64>(work: &Arc<T>)
+where
+    T: HasDelayedWork<T, ID> + WorkItem<ID, Pointer = Arc<T>>,
+{
+    // SAFETY: `raw_delayed_work()` returns an initialised delayed work item, which lives as long as `work`.
+    unsafe { bindings::enable_delayed_work(raw_delayed_work::<T, ID>(work)) };
+}
+
 /// Waits for the run of `work` that is queued or under way, if there is one.
 pub fn flush<T, const ID: u64>(work: &Arc<T>)
 where
@@ -122,8 +154,8 @@ where
     unsafe { bindings::flush_work(raw_work::<T, ID>(work)) };
 }
 
-/// Cancels the delayed `work`, waits for a run that is under way, and lets nobody queue it again: from then on
-/// [`Queue::enqueue_delayed`] gives it back.
+/// Cancels the delayed `work`, waits for a run that is under way, and lets nobody queue it: until it was
+/// [enabled](enable_delayed) as often [`Queue::enqueue_delayed`] gives it back.
 pub fn disable_delayed_sync<T, const ID: u64>(work: &Arc<T>)
 where
     T: HasDelayedWork<T, ID> + WorkItem<ID, Pointer = Arc<T>>,

@@ -122,7 +122,10 @@ impl virtio::Driver for Driver {
             } else {
                 Release::Told
             };
-            let work = Arc::new(OwnedQueue::new(c"virtio_balloon_rust")?, GFP_KERNEL)?;
+            let work = Arc::new(
+                OwnedQueue::new_unfrozen(c"virtio_balloon_rust")?,
+                GFP_KERNEL,
+            )?;
             let resizer = Resizer::new(dev.into(), inflate, deflate, release, work.clone())?;
             let stats = stats.map(|queue| Stats::new(queue, work)).transpose()?;
 
@@ -158,6 +161,22 @@ impl virtio::Driver for Driver {
         data.stats.iter().for_each(Stats::stop);
         data.resizer.drain();
         data.resizer.stop();
+    }
+
+    /// The device is reset, so all of its pages have to come back first. As they are free while the system sleeps, an image on
+    /// disk does not have them.
+    fn suspend(_dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) -> Result {
+        data.stats.iter().for_each(Stats::stop);
+        data.resizer.suspend();
+        Ok(())
+    }
+
+    fn resume(dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) -> Result {
+        data.stats
+            .iter()
+            .try_for_each(Stats::resume)
+            .and_then(|()| data.resizer.resume())
+            .inspect_err(|error| dev_err!(dev, "not resumed: {error:?}; bind the driver again\n"))
     }
 
     fn shutdown(_dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) {

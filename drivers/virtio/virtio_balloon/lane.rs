@@ -54,6 +54,11 @@ impl<State: 'static> Lane<State> {
         })
     }
 
+    /// Returns the queue.
+    pub(crate) fn queue(&self) -> &Arc<Queue<PfnList<State>>> {
+        &self.queue
+    }
+
     /// Takes memory for a list; [`None`] when all of it is under way.
     pub(crate) fn buffer(&mut self) -> Option<PfnBuffer> {
         self.spare.pop()

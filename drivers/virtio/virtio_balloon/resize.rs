@@ -229,7 +229,7 @@ impl Resizer {
         if !self.is_drained(&worker) {
             dev_warn!(
                 self.dev,
-                "removed with {} MiB in the balloon that the device was not told of; the guest has them back\n",
+                "the device does not answer; the guest takes back the {} MiB of the balloon without telling it\n",
                 worker.left().mib()
             );
         }
@@ -243,6 +243,38 @@ impl Resizer {
     pub(crate) fn stop(self: &Arc<Self>) {
         // Ends the circle of references, too.
         self.balloon.unwatch();
+        self.halt();
+    }
+
+    /// Takes back all that the device has, and ends all activity until [`resume`](Self::resume).
+    pub(crate) fn suspend(self: &Arc<Self>) {
+        self.drain();
+        self.balloon.keep_still(true);
+        self.halt();
+    }
+
+    /// Begins anew: the device is live, and was reset.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn resume(self: &Arc<Self>) -> Result {
+        let mut worker = self.worker.lock();
+        let fresh = worker.anew()?;
+        // What it did not give back in time.
+        self.balloon.empty();
+        let before = core::mem::replace(&mut *worker, fresh);
+        drop(worker);
+        drop(before);
+
+        self.draining.store(false, Relaxed);
+        workqueue::enable::<_, 0>(self);
+        workqueue::enable_delayed::<_, TIMER>(self);
+        self.target_changed();
+        Ok(())
+    }
+
+    fn halt(self: &Arc<Self>) {
         workqueue::disable_sync::<_, 0>(self);
         workqueue::disable_delayed_sync::<_, TIMER>(self);
 

@@ -117,6 +117,18 @@ impl Stats {
         let _ = self.queue.enqueue_delayed::<Arc<Self>, 0>(self.clone(), 0);
     }
 
+    /// Begins anew after [`stop`](Self::stop): the device is live, and was reset, so that the buffer is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn resume(self: &Arc<Self>) -> Result {
+        self.collector.lock().message = Some(Message::new_out(FIGURES * tags::RECORD)?);
+        workqueue::enable_delayed::<_, 0>(self);
+        self.prime();
+        Ok(())
+    }
+
     /// Ends all activity.
     pub(crate) fn stop(self: &Arc<Self>) {
         workqueue::disable_delayed_sync::<_, 0>(self);

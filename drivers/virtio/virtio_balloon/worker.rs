@@ -128,6 +128,15 @@ impl Worker {
         })
     }
 
+    /// Makes a worker for the same queues that has done nothing.
+    pub(crate) fn anew(&self) -> Result<Self> {
+        Self::new(
+            self.inflate.queue().clone(),
+            self.deflate.queue().clone(),
+            self.release,
+        )
+    }
+
     /// Returns the time.
     pub(crate) fn now(&self) -> Moment {
         // CAST: Time does not run backwards.

@@ -262,6 +262,26 @@ impl Balloon {
         compaction.moves.set_open(open);
     }
 
+    /// Takes all pages back, of a device that was reset and knows of none any more. They stay where they are from now on. Sleeps.
+    pub fn empty(&self) {
+        {
+            let mut compaction = self.compaction.lock();
+            compaction.moves.set_open(false);
+            // INVARIANT: The references go as the pages are freed.
+            compaction.moves.forget(free);
+        }
+        self.room.notify_all();
+
+        // Pages that compaction has isolated name this balloon. They come back when it has been refused, which is soon: it
+        // waits for nobody.
+        while !self.is_empty() {
+            let pages = self.dequeue(DROP_BATCH);
+            if pages.is_empty() {
+                fsleep(Delta::from_millis(1));
+            }
+        }
+    }
+
     /// Returns whether the device has answered for all that compaction has replaced.
     pub fn is_settled(&self) -> bool {
         self.compaction.lock().moves.is_settled()
@@ -406,17 +426,7 @@ impl Balloon {
 impl PinnedDrop for Balloon {
     fn drop(self: Pin<&mut Self>) {
         self.unwatch();
-        // INVARIANT: The references go as the pages are freed.
-        self.compaction.lock().moves.forget(free);
-
-        // Pages that compaction has isolated name this balloon. They come back when it has been refused, which is soon: it
-        // waits for nobody.
-        while !self.is_empty() {
-            let pages = self.dequeue(DROP_BATCH);
-            if pages.is_empty() {
-                fsleep(Delta::from_millis(1));
-            }
-        }
+        self.empty();
     }
 }
 

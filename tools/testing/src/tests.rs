@@ -3,6 +3,7 @@
 //! The tests. `Documentation/testing.md` says how to add one.
 
 pub mod balloon;
+mod balloon_reset;
 mod bent;
 mod build;
 mod card;
@@ -204,6 +205,7 @@ pub fn all() -> Vec<Test> {
         card::tests(),
         bent::tests(),
         balloon::tests(),
+        balloon_reset::tests(),
         refusals::tests(),
         samples::tests(),
         scripts::tests(),

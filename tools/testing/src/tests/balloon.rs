@@ -30,9 +30,9 @@ use std::{
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
 /// Memory of the guests.
-const SIZE: u64 = 768 * MIB;
+pub const SIZE: u64 = 768 * MIB;
 /// What they can spare of it, on the sanitizer kernel, too, whose checkers take their part.
-const SPARE: u64 = 320 * MIB;
+pub const SPARE: u64 = 320 * MIB;
 /// What else may take or give memory meanwhile: other processes of the guest, and QEMU for the code that it translates.
 const SLACK: u64 = 32 * MIB;
 /// Makes the host hold all memory of the guest from the start, so that each page given away shows.
@@ -43,16 +43,17 @@ const PREALLOCATED: [&str; 4] = [
     "memory-backend=ram",
 ];
 /// Longest time for the balloon to reach a size that it can reach.
-const RESIZE: Duration = Duration::from_secs(60);
+pub const RESIZE: Duration = Duration::from_secs(60);
 
-const RUST: Driver = Driver::ours("virtio_balloon_rust");
-const C: Driver = Driver::stock("virtio_balloon");
+pub const RUST: Driver = Driver::ours("virtio_balloon_rust");
+pub const C: Driver = Driver::stock("virtio_balloon");
 
-fn spec() -> Spec {
-    Spec::q35()
+/// A machine with a balloon that has these properties.
+pub fn spec(machine: Spec, properties: &str) -> Spec {
+    machine
         .memory(768)
         .arguments(&PREALLOCATED)
-        .device("virtio-balloon", "id=b0")
+        .device("virtio-balloon", properties)
 }
 
 pub fn tests() -> Vec<Test> {
@@ -60,41 +61,36 @@ pub fn tests() -> Vec<Test> {
 
     for driver in [RUST, C] {
         let name = |subject: &str| format!("balloon/{}/{subject}", driver.module);
-        let legacy = Spec::q35().memory(768).arguments(&PREALLOCATED).device(
-            "virtio-balloon",
-            "id=b0,disable-modern=on,disable-legacy=off",
-        );
-        let mmio = Spec::microvm()
-            .memory(768)
-            .arguments(&PREALLOCATED)
-            .device("virtio-balloon", "id=b0")
+        let plain = || spec(Spec::q35(), "id=b0");
+        let legacy = spec(Spec::q35(), "id=b0,disable-modern=on,disable-legacy=off");
+        let mmio = spec(Spec::microvm(), "id=b0")
             .arguments(&["-global", "virtio-mmio.force-legacy=false"]);
 
         tests.extend([
-            Test::guest(name("follow"), 120, spec(), move |guest, _| {
+            Test::guest(name("follow"), 120, plain(), move |guest, _| {
                 follow(guest, driver)
             }),
-            Test::guest(name("actual"), 120, spec(), move |guest, _| {
+            Test::guest(name("actual"), 120, plain(), move |guest, _| {
                 actual_is_honest(guest, driver)
             }),
-            Test::guest(name("statistics"), 60, spec(), move |guest, _| {
+            Test::guest(name("statistics"), 60, plain(), move |guest, _| {
                 statistics(guest, driver)
             }),
-            Test::guest(name("unload"), 120, spec(), move |guest, _| {
+            Test::guest(name("unload"), 120, plain(), move |guest, _| {
                 unload(guest, driver)
             }),
-            Test::guest(name("compaction"), 180, spec(), move |guest, _| {
+            Test::guest(name("compaction"), 180, plain(), move |guest, _| {
                 compaction(guest, driver)
             }),
         ]);
         if driver == RUST {
             tests.extend([
                 // The C driver takes so much that the kernel kills processes.
-                Test::guest(name("unreachable"), 180, spec(), move |guest, _| {
+                Test::guest(name("unreachable"), 180, plain(), move |guest, _| {
                     unreachable(guest, driver)
                 }),
                 // The C driver waits for such a host without end.
-                Test::guest(name("mute"), 120, spec(), move |guest, _| {
+                Test::guest(name("mute"), 120, plain(), move |guest, _| {
                     mute(guest, driver)
                 }),
                 Test::guest(name("legacy"), 120, legacy, move |guest, _| {
@@ -176,7 +172,7 @@ fn ensure_near(what: &str, value: u64, expected: u64) -> Result<()> {
 
 /// The guest's available memory comes near to what is expected. Pages that were freed lie in lists of each CPU for some seconds
 /// before they count as free.
-fn ensure_available(guest: &mut Guest, when: &str, expected: u64) -> Result<()> {
+pub fn ensure_available(guest: &mut Guest, when: &str, expected: u64) -> Result<()> {
     let mut available = 0;
     let settled = guest.wait_for("available", Duration::from_secs(10), |guest| {
         available = meminfo(guest, "MemAvailable")?;

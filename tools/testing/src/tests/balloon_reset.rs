@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the balloon driver with a device that is reset: by the machine's sleep, or by its bus.
+
+use super::{
+    balloon::{
+        actual,
+        ask,
+        ensure_available,
+        fresh,
+        meminfo,
+        resize,
+        spec,
+        C,
+        RESIZE,
+        RUST,
+        SIZE,
+        SPARE, //
+    },
+    Driver,
+    Test, //
+};
+use crate::guest::{
+    Guest,
+    Spec, //
+};
+use anyhow::{
+    ensure,
+    Result, //
+};
+use qapi::qmp;
+use std::{
+    thread,
+    time::Duration, //
+};
+
+pub fn tests() -> Vec<Test> {
+    let name = |driver: Driver, subject: &str| format!("balloon/{}/{subject}", driver.module);
+    let mut tests: Vec<_> = [RUST, C]
+        .into_iter()
+        .map(|driver| {
+            Test::guest(
+                name(driver, "suspend"),
+                120,
+                spec(Spec::q35(), "id=b0"),
+                move |guest, _| suspend(guest, driver),
+            )
+        })
+        .collect();
+
+    // The C driver does not come back from this.
+    tests.push(Test::guest(
+        name(RUST, "function-reset"),
+        120,
+        spec(Spec::q35().port(), "id=b0,bus=port0"),
+        |guest, _| function_reset(guest),
+    ));
+    tests
+}
+
+/// The machine is suspended to memory, and woken up. It has all its memory while it sleeps, and gives it away again.
+fn suspend(guest: &mut Guest, driver: Driver) -> Result<()> {
+    driver.load(guest, "")?;
+    resize(guest, SIZE - SPARE)?;
+    guest.sh("head -c 20000000 /dev/urandom >/tmp/noise && md5sum /tmp/noise >/tmp/sum")?;
+    // Time to see what comes after the sleep.
+    guest.leave_alone(&format!(
+        "for round in 1 2; do echo mem >/sys/power/state && md5sum -c -s /tmp/sum && \
+         echo tenon: alive $round >/dev/kmsg || exit 1; sleep 10; done; rmmod {}",
+        driver.module
+    ))?;
+
+    for round in 1..=2 {
+        guest.wait_for(
+            &format!("life after sleep {round}"),
+            Duration::from_secs(40),
+            |guest| {
+                if guest.qmp(qmp::query_status {})?.status == qmp::RunState::suspended {
+                    ensure!(actual(guest)? == SIZE, "asleep without all memory");
+                    guest.qmp(qmp::system_wakeup {})?;
+                }
+                let alive = format!("tenon: alive {round}");
+                Ok(guest.log().contains(&alive).then_some(()))
+            },
+        )?;
+        guest.wait_for("the target", Duration::from_secs(8), |guest| {
+            Ok((actual(guest)? == SIZE - SPARE).then_some(()))
+        })?;
+    }
+    guest.wait_for("the end", RESIZE, |guest| {
+        Ok((actual(guest)? == SIZE).then_some(()))
+    })?;
+    let sleeps = guest
+        .log()
+        .matches("Waking up from system sleep state S3")
+        .count();
+    ensure!(sleeps == 2, "the machine has slept {sleeps} times");
+    Ok(())
+}
+
+/// The PCI function is reset, whatever the balloon was doing.
+fn function_reset(guest: &mut Guest) -> Result<()> {
+    const RESET: &str =
+        "echo 1 >$(readlink -f /sys/bus/virtio/drivers/virtio_balloon_rust/virtio*/..)/reset";
+
+    RUST.load(guest, "")?;
+    let available = meminfo(guest, "MemAvailable")?;
+    guest.qom_set("b0", "guest-stats-polling-interval", 1.into())?;
+    for step in 0..6 {
+        ask(guest, SIZE - step % 2 * SPARE)?;
+        thread::sleep(Duration::from_millis(50 * step));
+        guest.sh_for(RESIZE, RESET)?;
+    }
+    guest.wait_for("the target of before", RESIZE, |guest| {
+        Ok((actual(guest)? == SIZE - SPARE).then_some(()))
+    })?;
+    ensure_available(guest, "shrunk", available - SPARE)?;
+    fresh(guest)?;
+    resize(guest, SIZE)?;
+    ensure_available(guest, "grown", available)?;
+    RUST.unload(guest)
+}
