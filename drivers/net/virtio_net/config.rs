@@ -142,6 +142,12 @@ const RECEIVE_SEGMENTS: [Feature; 6] = [
     Feature::GuestUso6,
 ];
 
+/// The features by which a device has a number of pairs.
+const SEVERAL_PAIRS: [Feature; 2] = [Feature::Mq, Feature::Rss];
+
+/// The features by which a device hashes packets.
+const HASHES: [Feature; 2] = [Feature::HashReport, Feature::Rss];
+
 /// Returns what a received packet may consist of.
 pub(crate) fn segments(features: &Features<Feature>) -> Segments {
     Segments {
@@ -149,7 +155,7 @@ pub(crate) fn segments(features: &Features<Feature>) -> Segments {
         tcp6: features.contains(Feature::GuestTso6),
         ecn: features.contains(Feature::GuestEcn),
         fragments: features.contains(Feature::GuestUfo),
-        udp: features.contains(Feature::GuestUso4) || features.contains(Feature::GuestUso6),
+        udp: features.contains_any(&[Feature::GuestUso4, Feature::GuestUso6]),
     }
 }
 
@@ -190,7 +196,7 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
 
     // What needs the control queue (5.1.3.1).
     if !features.contains(Feature::CtrlVq) {
-        for feature in [
+        features.remove_all(&[
             Feature::CtrlGuestOffloads,
             Feature::CtrlRx,
             Feature::CtrlVlan,
@@ -202,11 +208,9 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
             Feature::NotfCoal,
             Feature::HashReport,
             Feature::Rss,
-        ] {
-            features.remove(feature);
-        }
+        ]);
     }
-    if features.contains(Feature::Mq) || features.contains(Feature::Rss) {
+    if features.contains_any(&SEVERAL_PAIRS) {
         let pairs = dev.read(MAX_VIRTQUEUE_PAIRS);
 
         if !(1..=MAX_PAIRS).contains(&pairs) {
@@ -214,44 +218,35 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
                 dev,
                 "the device has {pairs} pairs of queues, 1 to {MAX_PAIRS} can be driven; one is used\n"
             );
-            features.remove(Feature::Mq);
-            features.remove(Feature::Rss);
+            features.remove_all(&SEVERAL_PAIRS);
         }
     }
-    if (features.contains(Feature::HashReport) || features.contains(Feature::Rss))
-        && Limits::read(dev, features).is_none()
-    {
+    if features.contains_any(&HASHES) && Limits::read(dev, features).is_none() {
         dev_warn!(
             dev,
             "the device hashes nothing, or takes too short a key or table; hashes are not used\n"
         );
-        features.remove(Feature::HashReport);
-        features.remove(Feature::Rss);
+        features.remove_all(&HASHES);
     }
 
     // A packet of several is larger than a buffer and lacks a checksum (5.1.3.1).
-    let large = features.contains(Feature::MrgRxbuf) && features.contains(Feature::GuestCsum);
-    for feature in RECEIVE_SEGMENTS {
-        if !large {
-            features.remove(feature);
-        }
+    if !features.contains(Feature::MrgRxbuf) || !features.contains(Feature::GuestCsum) {
+        features.remove_all(&RECEIVE_SEGMENTS);
     }
-    if !features.contains(Feature::GuestTso4) && !features.contains(Feature::GuestTso6) {
+    if !features.contains_any(&[Feature::GuestTso4, Feature::GuestTso6]) {
         features.remove(Feature::GuestEcn);
     }
 
     // A device that computes no checksums cannot cut packets either (5.1.3.1).
     if !features.contains(Feature::Csum) {
-        for feature in [
+        features.remove_all(&[
             Feature::Gso,
             Feature::HostTso4,
             Feature::HostTso6,
             Feature::HostEcn,
             Feature::HostUso,
             Feature::GuestHdrlen,
-        ] {
-            features.remove(feature);
-        }
+        ]);
     }
     Ok(())
 }
@@ -286,7 +281,7 @@ pub(crate) fn mtu(
 ///
 /// [`EINVAL`]: it is another number than [`validate`] has seen.
 pub(crate) fn pairs(dev: &virtio::Device<Core<'_>>, features: &Features<Feature>) -> Result<u16> {
-    if !features.contains(Feature::Mq) && !features.contains(Feature::Rss) {
+    if !features.contains_any(&SEVERAL_PAIRS) {
         return Ok(1);
     }
 
@@ -310,7 +305,7 @@ pub(crate) fn hashes(
     dev: &virtio::Device<Core<'_>>,
     features: &Features<Feature>,
 ) -> Result<Option<Limits>> {
-    if !features.contains(Feature::HashReport) && !features.contains(Feature::Rss) {
+    if !features.contains_any(&HASHES) {
         return Ok(None);
     }
 
@@ -371,10 +366,7 @@ pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, devi
         }
         active |= device::Features::GSO_ROBUST | changeable;
     }
-    if RECEIVE_SEGMENTS
-        .iter()
-        .any(|&feature| features.contains(feature))
-    {
+    if features.contains_any(&RECEIVE_SEGMENTS) {
         active |= device::Features::GRO_HW;
         if features.contains(Feature::CtrlGuestOffloads) {
             changeable |= device::Features::GRO_HW;

@@ -97,10 +97,22 @@ impl<F: Feature> Features<F> {
         self.has(feature.bit())
     }
 
+    /// Returns whether one of `features` was negotiated, or more.
+    pub fn contains_any(&self, features: &[F]) -> bool {
+        features.iter().any(|&feature| self.contains(feature))
+    }
+
     /// Gives `feature` up. Only [`Driver::validate`](super::Driver::validate) has a set that still can be changed.
     pub fn remove(&mut self, feature: F) {
         if let Some(mask) = 1u128.checked_shl(feature.bit()) {
             self.bits &= !mask;
+        }
+    }
+
+    /// Gives all of `features` up, as [`remove`](Self::remove) does.
+    pub fn remove_all(&mut self, features: &[F]) {
+        for &feature in features {
+            self.remove(feature);
         }
     }
 
