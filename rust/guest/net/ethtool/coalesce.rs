@@ -73,30 +73,49 @@ pub enum Scope {
 }
 
 impl<T: Operations> Callbacks<T> {
-    fn get(dev: &Device<T>, scope: Scope, raw: *mut bindings::ethtool_coalesce) -> c_int {
-        from_result(|| {
-            let settings = T::coalescing(dev, scope)?;
+    /// # Safety
+    ///
+    /// `dev` is a device that was made for `T`, and `raw` is valid. The rtnl lock is held.
+    unsafe fn get(
+        dev: *mut NetDevice,
+        queue: Option<u32>,
+        raw: *mut bindings::ethtool_coalesce,
+    ) -> c_int {
+        // SAFETY: By the safety requirements.
+        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
 
-            // SAFETY: The callers are called with a valid structure.
+        from_result(|| {
+            let settings = T::coalescing(dev, Self::scope(dev, queue)?)?;
+
+            // SAFETY: By the safety requirements.
             settings.write(unsafe { &mut *raw });
             Ok(0)
         })
     }
 
-    fn set(dev: &Device<T>, scope: Scope, raw: *mut bindings::ethtool_coalesce) -> c_int {
-        from_result(|| {
-            // SAFETY: The callers are called with a valid structure.
-            T::set_coalescing(dev, scope, Settings::from_raw(unsafe { &*raw }))?;
-            Ok(0)
-        })
+    /// # Safety
+    ///
+    /// As for [`get`](Self::get).
+    unsafe fn set(
+        dev: *mut NetDevice,
+        queue: Option<u32>,
+        raw: *mut bindings::ethtool_coalesce,
+    ) -> c_int {
+        // SAFETY: By the safety requirements.
+        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
+        // SAFETY: By the safety requirements.
+        let settings = Settings::from_raw(unsafe { &*raw });
+
+        from_result(|| T::set_coalescing(dev, Self::scope(dev, queue)?, settings).map(|()| 0))
     }
 
-    /// Returns the pair of queue `queue`, if the device has it.
-    fn pair(dev: &Device<T>, queue: u32) -> Result<Scope> {
-        if queue >= dev.channels().max {
-            return Err(EINVAL);
+    /// Returns which queues are meant: those of the pair `queue`, if the device has it, or all.
+    fn scope(dev: &Device<T>, queue: Option<u32>) -> Result<Scope> {
+        match queue {
+            None => Ok(Scope::All),
+            Some(queue) if queue < dev.channels().max => Ok(Scope::Pair(u16::try_from(queue)?)),
+            Some(_) => Err(EINVAL),
         }
-        Ok(Scope::Pair(u16::try_from(queue)?))
     }
 
     /// # Safety
@@ -108,10 +127,8 @@ impl<T: Operations> Callbacks<T> {
         _kernel: *mut bindings::kernel_ethtool_coalesce,
         _extack: *mut bindings::netlink_ext_ack,
     ) -> c_int {
-        // SAFETY: The stack calls with a valid device of this type.
-        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
-
-        Self::get(dev, Scope::All, raw)
+        // SAFETY: By the safety requirements.
+        unsafe { Self::get(dev, None, raw) }
     }
 
     /// # Safety
@@ -123,10 +140,8 @@ impl<T: Operations> Callbacks<T> {
         _kernel: *mut bindings::kernel_ethtool_coalesce,
         _extack: *mut bindings::netlink_ext_ack,
     ) -> c_int {
-        // SAFETY: The stack calls with a valid device of this type.
-        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
-
-        Self::set(dev, Scope::All, raw)
+        // SAFETY: By the safety requirements.
+        unsafe { Self::set(dev, None, raw) }
     }
 
     /// # Safety
@@ -137,13 +152,8 @@ impl<T: Operations> Callbacks<T> {
         queue: u32,
         raw: *mut bindings::ethtool_coalesce,
     ) -> c_int {
-        // SAFETY: The stack calls with a valid device of this type.
-        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
-
-        match Self::pair(dev, queue) {
-            Ok(pair) => Self::get(dev, pair, raw),
-            Err(error) => error.to_errno(),
-        }
+        // SAFETY: By the safety requirements.
+        unsafe { Self::get(dev, Some(queue), raw) }
     }
 
     /// # Safety
@@ -154,12 +164,7 @@ impl<T: Operations> Callbacks<T> {
         queue: u32,
         raw: *mut bindings::ethtool_coalesce,
     ) -> c_int {
-        // SAFETY: The stack calls with a valid device of this type.
-        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
-
-        match Self::pair(dev, queue) {
-            Ok(pair) => Self::set(dev, pair, raw),
-            Err(error) => error.to_errno(),
-        }
+        // SAFETY: By the safety requirements.
+        unsafe { Self::set(dev, Some(queue), raw) }
     }
 }
