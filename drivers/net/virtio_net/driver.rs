@@ -309,8 +309,19 @@ fn interface(
         net.set_needed_headroom(format.len() as u16);
     }
     net.set_carrier_off();
+    set_address(dev, &features, &mut net);
 
+    Ok(net.share())
+}
+
+/// Gives the interface the device's address, or a random one.
+fn set_address(
+    dev: &virtio::Device<Core<'_>>,
+    features: &Features<Feature>,
+    net: &mut NewDevice<Interface>,
+) {
     let addr = features.contains(Feature::Mac).then(|| dev.read(MAC));
+
     match addr.and_then(MacAddr::new) {
         Some(addr) => net.set_address(addr),
         None => {
@@ -323,6 +334,4 @@ fn interface(
             net.set_random_address();
         }
     }
-
-    Ok(net.share())
 }

@@ -117,6 +117,13 @@ impl Context<'_> {
         self.napi.as_ptr()
     }
 
+    /// Returns the device that the instance belongs to, which is valid as long as it is polled.
+    #[inline]
+    fn dev(&self) -> *mut bindings::net_device {
+        // SAFETY: By the type invariant `napi` is valid; its device never changes.
+        unsafe { (*self.napi.as_ptr()).dev }
+    }
+
     /// Returns how many packets may be processed.
     #[inline]
     pub fn budget(&self) -> c_int {
@@ -132,19 +139,15 @@ impl Context<'_> {
     /// Returns what the device can do now.
     #[inline]
     pub fn features(&self) -> Features {
-        // SAFETY: A NAPI instance that is polled belongs to a valid device.
-        let dev = unsafe { (*self.napi.as_ptr()).dev };
-        // SAFETY: As above.
-        unsafe { Features::of(dev) }
+        // SAFETY: `dev()` is a valid device.
+        unsafe { Features::of(self.dev()) }
     }
 
     /// Returns the MTU that the device has now.
     #[inline]
     pub fn mtu(&self) -> u32 {
-        // SAFETY: A NAPI instance that is polled belongs to a valid device.
-        let dev = unsafe { (*self.napi.as_ptr()).dev };
-        // SAFETY: As above; it can change at any time, as C's `READ_ONCE()` expects.
-        unsafe { addr_of!((*dev).mtu).read_volatile() }
+        // SAFETY: `dev()` is a valid device; this can change at any time, as C's `READ_ONCE()` expects.
+        unsafe { addr_of!((*self.dev()).mtu).read_volatile() }
     }
 }
 
