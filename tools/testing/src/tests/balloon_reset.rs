@@ -63,27 +63,25 @@ fn suspend(guest: &mut Guest, driver: Driver) -> Result<()> {
     driver.load(guest, "")?;
     resize(guest, SIZE - SPARE)?;
     guest.sh("head -c 20000000 /dev/urandom >/tmp/noise && md5sum /tmp/noise >/tmp/sum")?;
-    // Time to see what comes after the sleep.
+    // It says so when the balloon has its size again, and gives the host time to see that.
     guest.leave_alone(&format!(
-        "for round in 1 2; do echo mem >/sys/power/state && md5sum -c -s /tmp/sum && \
-         echo tenon: alive $round >/dev/kmsg || exit 1; sleep 10; done; rmmod {}",
+        "for round in 1 2; do echo mem >/sys/power/state && md5sum -c -s /tmp/sum || exit 1; \
+         until awk '$1 == \"Balloon:\" {{ exit $2 != {} }}' /proc/meminfo; do sleep 0.2; done; \
+         echo tenon: alive $round >/dev/kmsg; sleep 5; done; rmmod {}",
+        SPARE / 1024,
         driver.module
     ))?;
 
     for round in 1..=2 {
-        guest.wait_for(
-            &format!("life after sleep {round}"),
-            Duration::from_secs(40),
-            |guest| {
-                if guest.qmp(qmp::query_status {})?.status == qmp::RunState::suspended {
-                    ensure!(actual(guest)? == SIZE, "asleep without all memory");
-                    guest.qmp(qmp::system_wakeup {})?;
-                }
-                let alive = format!("tenon: alive {round}");
-                Ok(guest.log().contains(&alive).then_some(()))
-            },
-        )?;
-        guest.wait_for("the target", Duration::from_secs(8), |guest| {
+        guest.wait_for(&format!("life after sleep {round}"), RESIZE, |guest| {
+            if guest.qmp(qmp::query_status {})?.status == qmp::RunState::suspended {
+                ensure!(actual(guest)? == SIZE, "asleep without all memory");
+                guest.qmp(qmp::system_wakeup {})?;
+            }
+            let alive = format!("tenon: alive {round}");
+            Ok(guest.log().contains(&alive).then_some(()))
+        })?;
+        guest.wait_for("the size", Duration::from_secs(1), |guest| {
             Ok((actual(guest)? == SIZE - SPARE).then_some(()))
         })?;
     }
