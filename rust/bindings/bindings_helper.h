@@ -4,6 +4,7 @@
  */
 
 #include <linux/balloon.h>
+#include <linux/cpuhotplug.h>
 #include <linux/dim.h>
 #include <linux/etherdevice.h>
 #include <linux/ethtool.h>

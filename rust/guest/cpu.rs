@@ -4,6 +4,8 @@
 //!
 //! C header: [`include/linux/cpumask.h`](srctree/include/linux/cpumask.h)
 
+pub mod hotplug;
+
 use crate::bindings;
 use kernel::cpu::{
     nr_cpu_ids,

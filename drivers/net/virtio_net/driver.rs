@@ -3,6 +3,10 @@
 //! The driver's side of the virtio bus.
 
 use crate::{
+    affinity::{
+        Notice,
+        Spreader, //
+    },
     coalesce::Coalescing,
     config::{
         self,
@@ -48,6 +52,10 @@ use crate::{
 };
 use core::pin::Pin;
 use guest::{
+    cpu::hotplug::{
+        Hotplug,
+        Instance, //
+    },
     net::{
         address::MacAddr,
         device::{
@@ -61,6 +69,7 @@ use guest::{
     },
     virtio::{
         self,
+        Adapter,
         Features,
         Interrupt, //
     }, //
@@ -70,16 +79,37 @@ use kernel::{
         Bound,
         Core, //
     },
+    driver::Registration as DriverRegistration,
     new_mutex,
     prelude::*,
     sync::{
         aref::ARef,
         Arc,
         Mutex, //
-    }, //
+    },
+    InPlaceModule,
+    ModuleMetadata, //
 };
 
 guest::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::id::NET)]);
+
+/// The module. Fields are dropped in this order.
+#[pin_data]
+pub(crate) struct Module {
+    #[pin]
+    _driver: DriverRegistration<Adapter<Driver>>,
+    _hotplug: Hotplug,
+}
+
+impl InPlaceModule for Module {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            // Before the driver: devices may be bound at once.
+            _hotplug: Hotplug::new(crate::NAME)?,
+            _driver <- DriverRegistration::new(Self::NAME, module),
+        })
+    }
+}
 
 /// Implementation of the virtio driver.
 pub(crate) struct Driver;
@@ -90,6 +120,9 @@ pub(crate) struct Data {
     #[pin]
     registration: Mutex<Option<Registration<Interface>>>,
     monitor: Arc<Monitor>,
+    spreader: Arc<Spreader>,
+    #[pin]
+    hotplug: Mutex<Option<Pin<KBox<Instance>>>>,
     dev: ARef<Device<Interface>>,
 }
 
@@ -119,10 +152,13 @@ impl virtio::Driver for Driver {
 
             let net = interface(dev, features, pairs, control)?;
             let monitor = Monitor::new(dev.into(), net.clone())?;
+            let spreader = Spreader::new(net.clone())?;
 
             Ok(try_pin_init!(Data {
                 registration <- new_mutex!(None, "virtio_net_rust::Data::registration"),
                 monitor,
+                spreader,
+                hotplug <- new_mutex!(None, "virtio_net_rust::Data::hotplug"),
                 dev: net,
             }))
         })
@@ -134,6 +170,8 @@ impl virtio::Driver for Driver {
         *data.registration.lock() =
             Some(Registration::new(data.dev.clone(), dev.as_ref(), active)?);
         pairs::spread(&data.dev, active)?;
+        let notice = Arc::new(Notice(data.spreader.clone()), GFP_KERNEL)?;
+        *data.hotplug.lock() = Some(KBox::pin_init(Instance::new(notice), GFP_KERNEL)?);
         data.monitor.check_soon();
         Ok(())
     }
@@ -185,6 +223,9 @@ impl virtio::Driver for Driver {
     }
 
     fn unbind<'bound>(_dev: &'bound virtio::Device<Core<'_>>, data: Pin<&Data>) {
+        let hotplug = data.hotplug.lock().take();
+        drop(hotplug);
+        data.spreader.stop();
         data.monitor.stop();
         data.dev.data().recovery.stop();
         let registration = data.registration.lock().take();

@@ -11,6 +11,7 @@
 
 #![deny(unsafe_code)]
 
+mod affinity;
 mod coalesce;
 mod config;
 mod control;
@@ -35,8 +36,8 @@ use kernel::prelude::*;
 /// What the driver calls itself towards the user.
 const NAME: &CStr = c"virtio_net_rust";
 
-guest::module_virtio_driver! {
-    type: driver::Driver,
+module! {
+    type: driver::Module,
     name: "virtio_net_rust",
     authors: ["The Tenon developers"],
     description: "Virtio network driver",

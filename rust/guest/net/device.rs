@@ -261,6 +261,13 @@ impl<T: Operations> Device<T> {
         unsafe { addr.cast::<[u8; 6]>().read_volatile() }
     }
 
+    /// Runs `f` with the rtnl lock, which protects the configuration. Sleeps.
+    pub fn under_rtnl<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
+        let _rtnl = Rtnl::lock();
+
+        f(self)
+    }
+
     /// Stops the interface for the time that its device is away: the stack sends nothing and asks nothing. Whether it is up does
     /// not change. Takes the rtnl lock.
     pub fn suspend(&self) {

@@ -52,6 +52,12 @@ pub fn tests() -> Vec<Test> {
             move |guest, _| more(guest, driver),
         ));
         tests.push(Test::guest(
+            name("hotplug"),
+            60,
+            tap(2, "vectors=6"),
+            move |guest, _| hotplug(guest, driver),
+        ));
+        tests.push(Test::guest(
             name("one-interrupt"),
             60,
             tap(2, "vectors=0"),
@@ -146,12 +152,7 @@ fn two(guest: &mut Guest, driver: Driver) -> Result<()> {
             "to CPU {cpu}: {grown:?}"
         );
     }
-    for cpu in [0, 1] {
-        let list = guest.sh(&format!(
-            "cat /proc/irq/$(sed -n 's/ *\\([0-9]*\\):.*-input.{cpu}$/\\1/p' /proc/interrupts)/smp_affinity_list"
-        ))?;
-        ensure!(list == cpu.to_string(), "input.{cpu} interrupts CPU {list}");
-    }
+    ensure_cpus(guest, [0, 1])?;
 
     guest.sh("ethtool -L eth0 combined 1")?;
     let numbers = channels(guest)?;
@@ -176,6 +177,47 @@ fn two(guest: &mut Guest, driver: Driver) -> Result<()> {
     ping(guest, 3)?;
     driver.unload(guest)?;
     up(guest, driver)?;
+    ping(guest, 3)
+}
+
+/// Each queue of the first two pairs belongs to this CPU.
+fn ensure_cpus(guest: &mut Guest, cpus: [u32; 2]) -> Result<()> {
+    for (queue, cpu) in cpus.iter().enumerate() {
+        guest.wait_for("the queues' CPUs", Duration::from_secs(5), |guest| {
+            let list = guest.sh(&format!(
+                "for end in input output; do \
+                 cat /proc/irq/$(sed -n \"s/ *\\([0-9]*\\):.*-$end.{queue}$/\\1/p\" /proc/interrupts)/smp_affinity_list; done; \
+                 cat /sys/class/net/eth0/queues/tx-{queue}/xps_cpus"
+            ))?;
+            Ok((list == format!("{cpu}\n{cpu}\n{}", 1 << cpu)).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// A CPU goes, and comes back: its queue is another's meanwhile.
+fn hotplug(guest: &mut Guest, driver: Driver) -> Result<()> {
+    const CPU: &str = "/sys/devices/system/cpu/cpu1/online";
+
+    up(guest, driver)?;
+    ensure_cpus(guest, [0, 1])?;
+    for _ in 0..2 {
+        guest.sh(&format!("echo 0 >{CPU}"))?;
+        ensure_cpus(guest, [0, 0])?;
+        ping(guest, 3)?;
+        guest.sh(&format!("echo 1 >{CPU}"))?;
+        ensure_cpus(guest, [0, 1])?;
+        ping(guest, 3)?;
+    }
+
+    // Neither is in the way of the other.
+    for _ in 0..5 {
+        guest.sh(&format!(
+            "(echo 0 >{CPU}; echo 1 >{CPU}) >/dev/null 2>&1 & rmmod {}; wait",
+            driver.module
+        ))?;
+        up(guest, driver)?;
+    }
     ping(guest, 3)
 }
 
