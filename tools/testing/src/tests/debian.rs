@@ -40,7 +40,7 @@ use std::{
     },
 };
 
-/// How long the build may take: an emulated processor needs more than an hour, most of it for what the kernel lacks.
+/// How long the build may take: an emulated processor needs half an hour, and far more beside other work.
 const BUILD: Duration = Duration::from_secs(120 * 60);
 /// How long everything else may take, in seconds.
 const REST: u64 = 25 * 60;
