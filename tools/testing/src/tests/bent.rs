@@ -61,9 +61,9 @@ pub fn tests() -> Vec<Test> {
         test("silent-control", 120, 2, silent_control),
         test("refusing-control", 60, 2, refusing_control),
         test("statistics", 60, 2, statistics),
-        test("lost-interrupts", 60, 1, lost_interrupts),
-        test("lost-kick", 60, 1, lost_kick).expect_message(LATE),
-        test("silent-transmit", 120, 1, silent_transmit).expect_message(LATE),
+        test("lost-interrupts", 90, 1, lost_interrupts).allow_message(LATE),
+        test("lost-kick", 60, 1, lost_kick).allow_message(LATE),
+        test("silent-transmit", 120, 1, silent_transmit).allow_message(LATE),
         test("anything", 240, 2, anything),
     ]
 }
@@ -198,17 +198,16 @@ const WATCHDOG: Duration = Duration::from_secs(15);
 /// Has the guest send more than a ring holds, without waiting for an end of it.
 const FLOOD: &str = "ping -q -c 3000 -i 0.002 -W 1 10.0.2.2 >/dev/null 2>&1 &";
 
-/// Transmit queues that do not interrupt are looked after when there is more to send.
+/// Transmit queues that do not interrupt are looked after when there is more to send, or by the watchdog.
 fn lost_interrupts(guest: &mut Guest) -> Result<()> {
     up(guest, RUST)?;
     bend(guest, "tx.interrupt times all 0")?;
-    for _ in 0..3 {
-        card::echo(guest)?;
-    }
-    ping(guest, 100)?;
-    let late = statistic(guest, "tx0_tx_timeouts")?;
-    ensure!(late == 0, "{late} times too late");
+    card::echo(guest)?;
+    ping(guest, 30)?;
     ensure!(straighten(guest)? > 0, "the card interrupts");
+    card::echo(guest)?;
+    let begins = guest.card()?.begins;
+    ensure!(begins == 1, "the card was reset {} times", begins - 1);
     Ok(())
 }
 
@@ -241,10 +240,14 @@ fn silent_transmit(guest: &mut Guest) -> Result<()> {
     guest.sh(FLOOD)?;
     for resets in 1..=2 {
         guest.wait_for("a reset", 2 * WATCHDOG, |guest| {
-            Ok((guest.card()?.begins == 1 + resets).then_some(()))
+            Ok((guest.card()?.begins > resets).then_some(()))
         })?;
         guest.sh(FLOOD)?;
     }
+    // It keeps another packet, so that one more reset is due.
+    guest.wait_for("a packet", WATCHDOG, |guest| {
+        Ok((guest.card()?.queues[1].packets > 0).then_some(()))
+    })?;
     ensure!(straighten(guest)? > 0, "the card gives buffers back");
 
     guest.wait_for("the last reset", 4 * WATCHDOG, |guest| {
@@ -255,7 +258,7 @@ fn silent_transmit(guest: &mut Guest) -> Result<()> {
     let after = guest.sh(INTERFACE)?;
     ensure!(before == after, "{before} and then {after}");
     let counted = statistic(guest, "tx0_tx_timeouts")?;
-    ensure!((4..=12).contains(&counted), "{counted} times too late");
+    ensure!(counted >= 4, "{counted} times too late");
 
     // One that is reset can be let go of meanwhile.
     bend(guest, "tx.used times all 0")?;
