@@ -211,7 +211,6 @@ impl Net {
     }
 
     fn interrupt_if_due(&mut self, queue: usize, rings: &[Ring<'_>]) {
-        let is_transmit = queue % 2 == 1;
         let state = &mut self.queues[queue];
         let Some(since) = state.since else {
             return;
@@ -227,8 +226,7 @@ impl Net {
         if enough || late {
             state.pending = 0;
             state.since = None;
-            let lost = is_transmit && self.script.bend(Point::TxInterrupt, 1) == 0;
-            if !lost && rings[queue].interrupt() {
+            if rings[queue].interrupt() {
                 state.interrupts += 1;
             }
         }

@@ -41,8 +41,6 @@ pub enum Point {
     RxCopies,
     /// Whether a notification of a transmit queue is heard: not if 0.
     TxKick,
-    /// Whether a transmit queue interrupts: not if 0.
-    TxInterrupt,
     /// Which transmit buffer is said to be used.
     TxUsedId,
     /// Whether a transmit buffer is given back: not if 0.
@@ -66,7 +64,6 @@ impl FromStr for Point {
             "rx.used-id" => Self::RxUsedId,
             "rx.copies" => Self::RxCopies,
             "tx.kick" => Self::TxKick,
-            "tx.interrupt" => Self::TxInterrupt,
             "tx.used-id" => Self::TxUsedId,
             "tx.used" => Self::TxUsed,
             "control.used" => Self::ControlUsed,

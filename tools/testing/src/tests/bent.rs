@@ -61,7 +61,6 @@ pub fn tests() -> Vec<Test> {
         test("silent-control", 120, 2, silent_control),
         test("refusing-control", 60, 2, refusing_control),
         test("statistics", 60, 2, statistics),
-        test("lost-interrupts", 90, 1, lost_interrupts).allow_message(LATE),
         test("lost-kick", 60, 1, lost_kick).allow_message(LATE),
         test("silent-transmit", 120, 1, silent_transmit).allow_message(LATE),
         test("anything", 240, 2, anything),
@@ -197,19 +196,6 @@ const WATCHDOG: Duration = Duration::from_secs(15);
 
 /// Has the guest send more than a ring holds, without waiting for an end of it.
 const FLOOD: &str = "ping -q -c 3000 -i 0.002 -W 1 10.0.2.2 >/dev/null 2>&1 &";
-
-/// Transmit queues that do not interrupt are looked after when there is more to send, or by the watchdog.
-fn lost_interrupts(guest: &mut Guest) -> Result<()> {
-    up(guest, RUST)?;
-    bend(guest, "tx.interrupt times all 0")?;
-    card::echo(guest)?;
-    ping(guest, 30)?;
-    ensure!(straighten(guest)? > 0, "the card interrupts");
-    card::echo(guest)?;
-    let begins = guest.card()?.begins;
-    ensure!(begins == 1, "the card was reset {} times", begins - 1);
-    Ok(())
-}
 
 /// A notification of a transmit queue that is lost costs the time until the watchdog looks.
 fn lost_kick(guest: &mut Guest) -> Result<()> {
