@@ -5,6 +5,7 @@
 mod agent;
 mod archive;
 mod image;
+mod migration;
 mod modules;
 mod qemu;
 
@@ -39,7 +40,10 @@ use std::{
         self,
         File, //
     },
-    path::PathBuf,
+    path::{
+        Path,
+        PathBuf, //
+    },
     process::Command,
     sync::{
         Arc,
@@ -99,6 +103,17 @@ impl Lab {
     }
 }
 
+/// Fails with what QEMU has written to the file `errors` when it has ended.
+fn is_up(process: &Process, errors: &Path) -> Result<()> {
+    match process.ended() {
+        None => Ok(()),
+        Some(status) => {
+            let errors = fs::read_to_string(errors).unwrap_or_default();
+            bail!("QEMU ended ({status}) {}", errors.trim())
+        }
+    }
+}
+
 /// A guest that is up.
 pub struct Guest {
     spec: Spec,
@@ -154,13 +169,7 @@ impl Guest {
             .context("the card")?;
         let mut command = spec.driven(&lab.image, &lab.log, directory.path());
         let process = lab.group.spawn(command.stderr(File::create(&errors)?))?;
-        let up = || match process.ended() {
-            None => Ok(()),
-            Some(status) => {
-                let errors = fs::read_to_string(&errors).unwrap_or_default();
-                bail!("QEMU ended ({status}) {}", errors.trim())
-            }
-        };
+        let up = || is_up(&process, &errors);
 
         let connected = || -> Result<_> {
             let mut qmp = Qmp::new(agent::connect(&directory.path().join("qmp"), lab.slow, up)?);
@@ -417,6 +426,14 @@ pub struct Outside {
 }
 
 impl Outside {
+    /// What the arguments are a command of, which then runs there.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+
+        command.arg(&self.namespace);
+        command
+    }
+
     /// Begins what [`sh`](Self::sh) does, to be [finished](Background::finish) later.
     pub fn start(self, limit: Duration, command: String) -> Background {
         Background(thread::spawn(move || self.sh(limit, &command)))
@@ -425,8 +442,8 @@ impl Outside {
     /// The standard output, without the last line end, of a shell command that must succeed, and within `limit`.
     pub fn sh(&self, limit: Duration, command: &str) -> Result<String> {
         let limit = limit * self.slow;
-        let output = Command::new("nsenter")
-            .arg(&self.namespace)
+        let output = self
+            .command()
             .args(["timeout", "-s", "KILL", &limit.as_secs().to_string()])
             .args(["bash", "-c", command])
             .output()

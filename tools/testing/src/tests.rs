@@ -14,6 +14,7 @@ mod harness;
 mod hash;
 mod host;
 pub mod integrity;
+mod migration;
 pub mod net;
 mod offload;
 mod queues;
@@ -202,6 +203,7 @@ pub fn all() -> Vec<Test> {
         queues::tests(),
         rings::tests(),
         hash::tests(),
+        migration::tests(),
         card::tests(),
         bent::tests(),
         balloon::tests(),

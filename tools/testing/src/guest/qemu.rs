@@ -71,6 +71,17 @@ ip address add fd00::2/64 dev tap0 nodad
 ip link set tap0 up
 exec \"$@\"";
 
+/// Where QEMU finds the tap interfaces.
+#[derive(Clone, Copy, Debug)]
+enum Namespace {
+    /// It needs none.
+    Any,
+    /// One of its own, with a `tap0` that has so many pairs of queues.
+    Own { queues: u32 },
+    /// That of another process.
+    Of { pid: u32 },
+}
+
 /// The machine that a test asks for. Start with [`Spec::q35`] or [`Spec::microvm`].
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -80,7 +91,8 @@ pub struct Spec {
     counted: bool,
     append: String,
     arguments: Vec<String>,
-    tap: Option<u32>,
+    namespace: Namespace,
+    incoming: bool,
     card: Option<Card>,
 }
 
@@ -121,7 +133,8 @@ impl Spec {
             counted: false,
             append: String::new(),
             arguments: Vec::new(),
-            tap: None,
+            namespace: Namespace::Any,
+            incoming: false,
             card: None,
         }
     }
@@ -179,7 +192,7 @@ impl Spec {
     /// 10.0.2.2, in a network namespace that is QEMU's own: see [`Guest::outside`](super::Guest::outside). All offloads are
     /// possible there. `queues` is the number of pairs of queues.
     pub fn tap(mut self, queues: u32, properties: &str) -> Self {
-        self.tap = Some(queues);
+        self.namespace = Namespace::Own { queues };
         self.arguments.extend([
             "-netdev".to_owned(),
             format!("tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off,queues={queues}"),
@@ -202,6 +215,21 @@ impl Spec {
         self.card.as_ref()
     }
 
+    /// The same machine, whose state will come from the QEMU of process `pid`: see [`Guest::migrate`](super::Guest::migrate).
+    /// Its tap interface is the one called `tap`, in the same namespace.
+    pub fn incoming(&self, pid: u32, tap: &str) -> Self {
+        let mut spec = self.clone();
+
+        if !matches!(spec.namespace, Namespace::Any) {
+            spec.namespace = Namespace::Of { pid };
+        }
+        spec.incoming = true;
+        for argument in &mut spec.arguments {
+            *argument = argument.replace("ifname=tap0", &format!("ifname={tap}"));
+        }
+        spec
+    }
+
     /// Adds arguments of QEMU as they are.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments
@@ -221,13 +249,19 @@ impl Spec {
 
     /// The command without its consoles.
     fn base(&self, image: &Image, append: &str) -> Command {
-        let mut command = match self.tap {
-            None => Command::new("qemu-system-x86_64"),
-            Some(queues) => {
-                // Each becomes the next one, so the process stays the same.
+        const QEMU: &str = "qemu-system-x86_64";
+        // Each becomes the next one, so the process stays the same.
+        let mut command = match self.namespace {
+            Namespace::Any => Command::new(QEMU),
+            Namespace::Own { queues } => {
                 let mut command = Command::new("unshare");
                 let kind = if queues > 1 { "multi_queue" } else { "" };
-                command.args(["--net", "sh", "-euc", NAMESPACE, kind, "qemu-system-x86_64"]);
+                command.args(["--net", "sh", "-euc", NAMESPACE, kind, QEMU]);
+                command
+            }
+            Namespace::Of { pid } => {
+                let mut command = Command::new("nsenter");
+                command.args([&format!("--net=/proc/{pid}/ns/net"), QEMU]);
                 command
             }
         };
@@ -278,6 +312,9 @@ impl Spec {
             self.append
         ));
         command.args(&self.arguments);
+        if self.incoming {
+            command.args(["-incoming", "defer"]);
+        }
         command
     }
 
@@ -285,9 +322,12 @@ impl Spec {
     pub fn driven(&self, image: &Image, log: &Path, sockets: &Path) -> Command {
         let mut command = self.base(image, "");
 
-        command
-            .arg("-chardev")
-            .arg(format!("file,id=console,path={}", log.display()));
+        // What a guest said before it came here stays.
+        let append = if self.incoming { "on" } else { "off" };
+        command.arg("-chardev").arg(format!(
+            "file,id=console,append={append},path={}",
+            log.display()
+        ));
         command.args(["-serial", "chardev:console"]);
         command.arg("-qmp").arg(format!(
             "unix:{},server=on,wait=off",

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Live migration of a guest with a network card. The C driver passes the same tests.
+
+use super::{
+    net::{
+        counter,
+        ping,
+        C,
+        MODERN,
+        RUST, //
+    },
+    offload::{
+        up,
+        MOVE, //
+    },
+    Driver,
+    Test, //
+};
+use crate::{
+    guest::{
+        Guest,
+        Lab,
+        Spec, //
+    },
+    process::Process, //
+};
+use anyhow::{
+    ensure,
+    Result, //
+};
+use std::{
+    fs::{
+        self,
+        File, //
+    },
+    path::PathBuf,
+    process::Stdio,
+    thread,
+    time::Duration, //
+};
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+
+    for (driver, subject, properties) in [
+        (RUST, "announced", ""),
+        (C, "announced", ""),
+        (RUST, "silent", ",guest_announce=off"),
+    ] {
+        let announced = properties.is_empty();
+        tests.push(Test::guest(
+            format!("net/{}/migration/{subject}", driver.module),
+            120,
+            Spec::q35().tap(1, &format!("{MODERN}{properties}")),
+            move |guest, lab| migration(guest, lab, driver, announced),
+        ));
+    }
+    tests
+}
+
+/// Puts a switch between the interface that the host has and two that guests can be connected to.
+pub fn bridge(guest: &Guest) -> Result<()> {
+    guest
+        .outside()
+        .sh(
+            MOVE,
+            "ip link add br0 type bridge forward_delay 0 && ip address flush dev tap0 && \
+             ip tuntap add dev tap1 mode tap vnet_hdr && ip link set tap0 master br0 && \
+             ip link set tap1 master br0 && ip link set tap1 up && ip address add 10.0.2.2/24 dev br0 && \
+             ip link set br0 up",
+        )
+        .map(drop)
+}
+
+/// What comes from a port of the switch and says where an address is.
+pub struct Capture {
+    file: PathBuf,
+    _process: Process,
+}
+
+impl Capture {
+    /// Begins.
+    pub fn new(guest: &Guest, lab: &Lab, port: &str) -> Result<Self> {
+        let file = lab.log.with_extension(format!("{port}.arp"));
+        let mut command = guest.outside().command();
+        command
+            .args(["tcpdump", "-Z", "root", "-n", "-l", "-Q", "in", "-i", port])
+            .arg("arp or rarp")
+            .stdin(Stdio::null())
+            .stdout(File::create(&file)?)
+            .stderr(Stdio::null());
+        let process = lab.group.spawn(&mut command)?;
+
+        Ok(Capture {
+            file,
+            _process: process,
+        })
+    }
+
+    /// How many announcements of its address the guest has made, and how many QEMU in its place.
+    pub fn count(&self) -> Result<(usize, usize)> {
+        let text = fs::read_to_string(&self.file)?;
+        let lines = |patterns: &[&str]| {
+            text.lines()
+                .filter(|line| patterns.iter().any(|pattern| line.contains(pattern)))
+                .count()
+        };
+
+        Ok((
+            lines(&["who-has 10.0.2.15 tell 10.0.2.15", "Announcement 10.0.2.15"]),
+            lines(&["Reverse Request"]),
+        ))
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        // It is only missing if somebody else has removed it.
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// A TCP connection of the guest to the host, which sends back what it gets.
+pub struct Stream(crate::guest::Background);
+
+impl Stream {
+    /// Begins.
+    pub fn new(guest: &mut Guest) -> Result<Self> {
+        let echo = guest.outside().start(
+            Duration::from_secs(110),
+            "busybox nc -l -p 5000 -e cat".to_owned(),
+        );
+        thread::sleep(Duration::from_millis(500));
+        guest.sh(
+            "head -c 50000 /dev/urandom >/tmp/noise && mkfifo /run/copy && exec >/dev/null 2>&1 </dev/null && \
+             (sha256sum </run/copy >/run/sent &) && (while ! test -e /run/stop; do cat /tmp/noise; sleep 0.02; done | \
+             tee /run/copy | nc 10.0.2.2 5000 | sha256sum >/run/new; mv /run/new /run/received) &",
+        )?;
+        Ok(Stream(echo))
+    }
+
+    /// Data moves in both directions.
+    pub fn flows(&self, guest: &mut Guest) -> Result<()> {
+        const BYTES: u64 = 1_000_000;
+
+        for name in ["rx_bytes", "tx_bytes"] {
+            let before = counter(guest, name)?;
+            guest.wait_for("the stream", Duration::from_secs(30), |guest| {
+                Ok((counter(guest, name)? > before + BYTES).then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends, and compares what was sent with what came back.
+    pub fn finish(self, guest: &mut Guest) -> Result<()> {
+        guest.sh("touch /run/stop")?;
+        let sums = guest.wait_for("the end of the stream", Duration::from_secs(30), |guest| {
+            let output = guest.run("cat /run/sent /run/received")?;
+            Ok((output.status == 0).then_some(output.stdout))
+        })?;
+        self.0.finish()?;
+        let sums: Vec<_> = sums.lines().collect();
+        ensure!(
+            sums.len() == 2 && sums[0] == sums[1],
+            "sent and received: {sums:?}"
+        );
+        Ok(())
+    }
+}
+
+/// The guest goes to another QEMU and comes back while a TCP connection moves data. Each time its device asks it to say where it
+/// is now, if it can, and that is heard at the new port of the switch.
+fn migration(guest: &mut Guest, lab: &Lab, driver: Driver, announced: bool) -> Result<()> {
+    up(guest, driver)?;
+    bridge(guest)?;
+    let stream = Stream::new(guest)?;
+    stream.flows(guest)?;
+
+    for port in ["tap1", "tap0"] {
+        let capture = Capture::new(guest, lab, port)?;
+        guest.migrate(lab, port)?;
+        guest.wait_for("announcements", Duration::from_secs(10), |_| {
+            let (by_guest, by_qemu) = capture.count()?;
+            // QEMU's own come five times, the guest's until it says that it has made them.
+            Ok((by_qemu >= 4 && (by_guest > 0) >= announced).then_some(()))
+        })?;
+        let (by_guest, _) = capture.count()?;
+        ensure!(
+            announced == (by_guest > 0),
+            "{by_guest} announcements by the guest"
+        );
+        stream.flows(guest)?;
+    }
+    stream.finish(guest)?;
+    ping(guest, 3)
+}
