@@ -145,7 +145,7 @@ fn download(guest: &mut Guest) -> Result<String> {
     let before = net::counter(guest, "rx_bytes")?;
     let transfer = Transfer::send(MOVED, LIMIT)?;
     let start = Instant::now();
-    net::download(guest, &transfer, LIMIT, "/tmp/data")?;
+    net::download(guest, net::HOST, &transfer, LIMIT, "/tmp/data")?;
     let time = start.elapsed();
     let sent = transfer.finish()?;
     let sum = guest.sh("sha256sum /tmp/data | cut -d' ' -f1")?;
@@ -160,7 +160,7 @@ fn upload(guest: &mut Guest) -> Result<String> {
     let sum = guest.sh("sha256sum /tmp/data | cut -d' ' -f1")?;
     let transfer = Transfer::receive(LIMIT)?;
     let start = Instant::now();
-    net::upload(guest, &transfer, LIMIT, "/tmp/data")?;
+    net::upload(guest, net::HOST, &transfer, LIMIT, "/tmp/data")?;
     let time = start.elapsed();
     transfer.finish()?.ensure_is(MOVED, &sum)?;
     guest.sh("rm /tmp/data")?;

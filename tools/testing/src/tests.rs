@@ -22,6 +22,8 @@ mod refusals;
 mod rings;
 mod samples;
 mod scripts;
+mod several;
+mod sriov;
 
 use crate::guest::{
     Guest,
@@ -204,6 +206,7 @@ pub fn all() -> Vec<Test> {
         rings::tests(),
         hash::tests(),
         migration::tests(),
+        sriov::tests(),
         card::tests(),
         bent::tests(),
         balloon::tests(),

@@ -34,6 +34,9 @@ pub const C: Driver = Driver::stock("virtio_net");
 /// iproute2's, not the one that busybox's shell takes from itself.
 pub const IP: &str = "/bin/ip";
 
+/// Where QEMU, or this machine, answers.
+pub const HOST: &str = "10.0.2.2";
+
 pub const MODERN: &str = "disable-legacy=on";
 
 /// A way in which a host can present the device.
@@ -248,17 +251,29 @@ pub fn reset_function(guest: &mut Guest) -> Result<()> {
         .map(drop)
 }
 
-/// Has the guest read what the host sends into a file.
-pub fn download(guest: &mut Guest, from: &Transfer, limit: Duration, file: &str) -> Result<()> {
-    let command = format!("dd bs=256k </dev/tcp/10.0.2.2/{} >{file}", from.port());
+/// Has the guest read what the host, which has an address there, sends into a file.
+pub fn download(
+    guest: &mut Guest,
+    host: &str,
+    from: &Transfer,
+    limit: Duration,
+    file: &str,
+) -> Result<()> {
+    let command = format!("dd bs=256k </dev/tcp/{host}/{} >{file}", from.port());
     guest
         .sh_for(limit, &format!("bash -c '{command}'"))
         .map(drop)
 }
 
 /// Has the guest send a file to the host.
-pub fn upload(guest: &mut Guest, to: &Transfer, limit: Duration, file: &str) -> Result<()> {
-    let command = format!("cat {file} >/dev/tcp/10.0.2.2/{}", to.port());
+pub fn upload(
+    guest: &mut Guest,
+    host: &str,
+    to: &Transfer,
+    limit: Duration,
+    file: &str,
+) -> Result<()> {
+    let command = format!("cat {file} >/dev/tcp/{host}/{}", to.port());
     guest
         .sh_for(limit, &format!("bash -c '{command}'"))
         .map(drop)
@@ -266,10 +281,15 @@ pub fn upload(guest: &mut Guest, to: &Transfer, limit: Duration, file: &str) -> 
 
 /// Moves `length` bytes from the host into the guest and back, and compares them at each end.
 pub fn transfer(guest: &mut Guest, lab: &Lab, length: u64) -> Result<()> {
+    transfer_with(guest, lab, HOST, length)
+}
+
+/// As [`transfer`], with a host that has another address.
+pub fn transfer_with(guest: &mut Guest, lab: &Lab, host: &str, length: u64) -> Result<()> {
     let limit = TRANSFER * lab.slow;
 
     let download = Transfer::send(length, limit)?;
-    self::download(guest, &download, TRANSFER, "/tmp/noise")?;
+    self::download(guest, host, &download, TRANSFER, "/tmp/noise")?;
     let sent = download.finish()?;
     let received = guest.sh_for(TRANSFER, "sha256sum /tmp/noise | cut -d' ' -f1")?;
     let size = guest.number("stat -c %s /tmp/noise")?;
@@ -277,7 +297,7 @@ pub fn transfer(guest: &mut Guest, lab: &Lab, length: u64) -> Result<()> {
     ensure!(size == length);
 
     let upload = Transfer::receive(limit)?;
-    self::upload(guest, &upload, TRANSFER, "/tmp/noise")?;
+    self::upload(guest, host, &upload, TRANSFER, "/tmp/noise")?;
     upload
         .finish()?
         .ensure_is(length, &received)
