@@ -15,6 +15,7 @@ help:
 	@echo '  make test             run all tests on the stock kernel'
 	@echo '  make test-sanitize    run the guest tests on a kernel with KASAN, lockdep and others'
 	@echo '  make test-install     build and install the modules in a Debian guest, as its user would'
+	@echo '  make bench            measure the drivers beside the kernel'"'"'s own; tables and pictures in build/bench/'
 	@echo ''
 	@echo '  make install          install the modules into the running kernel (as root)'
 	@echo '  make uninstall        undo that'
@@ -40,6 +41,7 @@ help:
 	@echo '  KERNEL=sanitizer      the kernel of test-sanitize'
 	@echo '  KDIR=DIR              the kernel that was built in DIR, with its Rust metadata'
 	@echo '  MINUTES=N             start no test later than that (test, test-sanitize)'
+	@echo '  BENCH=NAME, RUNS=N    only benchmarks with such a name, each N times (bench)'
 	@echo '  V=1, JOBS=N           show the commands of kbuild; run N at a time'
 	@echo '  DEBIAN_MIRROR=URL     another mirror than the one this machine'"'"'s apt uses'
 	@echo '  DESTDIR=DIR           install below DIR'
@@ -66,6 +68,10 @@ test-sanitize:
 .PHONY: test-install
 test-install:
 	@scripts/harness --debian test-install
+
+.PHONY: bench
+bench:
+	@scripts/harness bench $(BENCH) $(if $(RUNS),--runs '$(RUNS)')
 
 .PHONY: install uninstall load
 install uninstall load:

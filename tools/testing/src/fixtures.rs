@@ -14,24 +14,35 @@ use std::{
 };
 
 /// What is built, and where guests find it.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 11] = [
     ("bend_list/bend_list.ko", "modules/bend_list.ko"),
     ("hide_task/hide_task.ko", "modules/hide_task.ko"),
     ("mute_balloon/mute_balloon.ko", "modules/mute_balloon.ko"),
     ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
     ("user/badread", "bin/badread"),
+    ("user/frames", "bin/frames"),
     ("user/load", "bin/load"),
+    ("user/mark", "bin/mark"),
+    ("user/pingpong", "bin/pingpong"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
 ];
 
-/// Builds the fixtures for the kernel under test.
-pub fn build(env: &Environment) -> Result<Vec<(PathBuf, String)>> {
-    let output = env
-        .top
+/// Where a program for guests is on this machine.
+pub fn program(env: &Environment, name: &str) -> PathBuf {
+    directory(env).join("user").join(name)
+}
+
+fn directory(env: &Environment) -> PathBuf {
+    env.top
         .join("build")
         .join(&env.kernel_release)
-        .join("fixtures");
+        .join("fixtures")
+}
+
+/// Builds the fixtures for the kernel under test.
+pub fn build(env: &Environment) -> Result<Vec<(PathBuf, String)>> {
+    let output = directory(env);
     let mut source = std::ffi::OsString::from("M=");
     source.push(env.top.join("tools/testing/fixtures"));
     let mut objects = std::ffi::OsString::from("MO=");

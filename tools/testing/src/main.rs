@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs the modules in guests: `make test`, `make demo` and `make shell`.
+//! Runs the modules in guests: `make test`, `make bench`, `make demo` and `make shell`.
 //!
 //! A guest is the kernel under test with an initramfs made of programs of the build tree. QEMU is driven through QMP, the
 //! guest through the QEMU guest agent, and the kernel's log is read for reports of trouble whatever a test finds.
 //!
 //! See `Documentation/testing.md`.
 
+mod bench;
 mod check;
 mod demo;
 mod env;
@@ -53,6 +54,8 @@ enum Command {
     Test(TestArguments),
     /// Builds, installs, uses and uninstalls the modules in a Debian guest, as its user would
     TestInstall,
+    /// Measures our drivers beside the kernel's own; what comes out is in build/bench/
+    Bench(BenchArguments),
     /// Shows the three modules at work in a guest, with figures
     Demo,
     /// A guest in this terminal, with the modules at hand and its network up; leave it with exit
@@ -80,6 +83,18 @@ struct TestArguments {
     since: Option<u64>,
 }
 
+#[derive(clap::Args)]
+struct BenchArguments {
+    /// Only benchmarks whose names contain one of these
+    filter: Vec<String>,
+    /// How often each driver runs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Only print what there is
+    #[arg(long)]
+    list: bool,
+}
+
 impl TestArguments {
     /// Returns after when no test is started, if there is a limit.
     fn until(&self) -> Option<SystemTime> {
@@ -105,6 +120,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Test(arguments) => test(&arguments),
         Command::TestInstall => test_install(),
+        Command::Bench(arguments) => bench(&arguments),
         Command::Demo => demo(),
         Command::Shell => shell(),
     };
@@ -155,6 +171,16 @@ fn test_install() -> Result<bool> {
         until: None,
     };
     runner::run(&env, image, &tests::debian::tests(), &options)
+}
+
+fn bench(arguments: &BenchArguments) -> Result<bool> {
+    if arguments.list {
+        bench::list();
+        return Ok(true);
+    }
+
+    let (env, image) = prepare()?;
+    bench::run(env, image, &arguments.filter, arguments.runs)
 }
 
 fn demo() -> Result<bool> {

@@ -30,6 +30,9 @@ const PROGRAMS: &[&str] = &[
     "bash", "bridge", "ethtool", "ip", "iperf3", "kmod", "qemu-ga", "tcpdump",
 ];
 
+/// Libraries that programs ask for by name while they run: threads of iperf3 end with this one.
+const LIBRARIES: &[&str] = &["lib/x86_64-linux-gnu/libgcc_s.so.1"];
+
 /// The kernel's own modules that guests have, if this kernel has them as modules.
 const STOCK: &[&str] = &[
     "8021q",
@@ -40,6 +43,7 @@ const STOCK: &[&str] = &[
     "virtio_mmio",
     "virtio_net",
     "virtio_rng",
+    "vmxnet3",
 ];
 
 /// What a user runs in a checkout, and guests have in `/tenon`.
@@ -121,6 +125,9 @@ fn contents(env: &Environment, extra: &[(PathBuf, String)]) -> Result<Vec<u8>> {
 
     for name in PROGRAMS {
         archive.program(&find(name)?, name)?;
+    }
+    for path in LIBRARIES {
+        archive.copy(&Path::new("/").join(path), path)?;
     }
     busybox(&mut archive)?;
 

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Instructions for each packet of the network drivers.
+//!
+//! The device completes at times that are the guest's own: it is told of packets in the CPU's thread (`ioeventfd=off`) and sends
+//! them when a timer of the guest's clock is over (`tx=timer`). What the guest receives comes from a second card of another kind
+//! in the same guest, over a hub that delivers at once. So each run executes the same.
+
+use super::{
+    counted::{
+        measure,
+        Load,
+        Setup, //
+    },
+    rows::Pair,
+    Benchmark, //
+};
+use crate::{
+    guest::Spec,
+    tests::net::{
+        C,
+        RUST, //
+    }, //
+};
+
+/// The network drivers.
+pub const PAIR: Pair = Pair {
+    theirs: C,
+    ours: RUST,
+};
+
+/// A device whose times are the guest's.
+const DEVICE: &str = "tx=timer,ioeventfd=off,disable-legacy=on";
+
+/// How many packets are sent for a figure.
+const PACKETS: u32 = 20_000;
+
+/// How many packets of 64 KiB, with headers.
+const LARGE: u32 = 500;
+
+/// Without what the kernel sends by itself.
+const QUIET: &str =
+    "for f in all default; do echo 1 >/proc/sys/net/ipv6/conf/$f/disable_ipv6; done\n";
+
+/// The script of a guest that only sends.
+const SENDER: &str = "modprobe pktgen && modprobe dummy && ip link set dummy0 up";
+
+/// The script of a guest that receives what its other card sends.
+const RECEIVER: &str =
+    "modprobe pktgen && modprobe vmxnet3 && sleep 1 && ip link set eth0 name source && \
+                        ip link set source up && sleep 3";
+
+/// Takes what is for others, too: the stack drops it early.
+const UP: &str = "ip link set eth0 up promisc on && sleep 3";
+
+const DOWN: &str = "echo rem_device_all >/proc/net/pktgen/kpktgend_0; ip link set eth0 down";
+
+pub fn benchmarks() -> Vec<Benchmark> {
+    let setup = |spec: Spec, prepare: &str, up: &'static str| Setup {
+        pair: PAIR,
+        spec,
+        prepare: format!("{QUIET}{prepare}"),
+        up,
+        down: DOWN,
+    };
+    let receiver = |properties: &str| hub(&format!("{DEVICE}{properties}"));
+
+    vec![
+        Benchmark::new(
+            "net/transmit",
+            "instructions for each packet that pktgen sends",
+            move |bench| {
+                let spec = Spec::q35().tap(1, DEVICE);
+                let load = |name, size| transmit(name, size);
+                measure(
+                    bench,
+                    setup(spec, SENDER, UP),
+                    &[load("transmit 60 B", 60), load("transmit 1500 B", 1500)],
+                )
+            },
+        ),
+        Benchmark::new(
+            "net/transmit-tso",
+            "instructions for each MiB in packets of 64 KiB that the device cuts",
+            move |bench| {
+                let spec = Spec::q35().tap(1, DEVICE);
+                measure(bench, setup(spec, SENDER, UP), &[segmented()])
+            },
+        ),
+        Benchmark::new(
+            "net/receive",
+            "instructions for each packet received, mergeable buffers",
+            move |bench| {
+                measure(
+                    bench,
+                    setup(receiver(""), RECEIVER, UP),
+                    &[receive("receive 60 B", 60), receive("receive 1500 B", 1500)],
+                )
+            },
+        ),
+        Benchmark::new(
+            "net/receive-small",
+            "the same, where a packet has one buffer",
+            move |bench| {
+                measure(
+                    bench,
+                    setup(receiver(",mrg_rxbuf=off"), RECEIVER, UP),
+                    &[
+                        receive("receive 60 B, small", 60),
+                        receive("receive 1500 B, small", 1500),
+                    ],
+                )
+            },
+        ),
+        Benchmark::new(
+            "net/receive-gro",
+            "instructions for each MiB of TCP that the stack merges",
+            move |bench| measure(bench, setup(receiver(""), RECEIVER, UP), &[merged()]),
+        ),
+    ]
+}
+
+/// A guest with a second card, which sends to the first.
+fn hub(properties: &str) -> Spec {
+    Spec::q35().arguments(&[
+        "-netdev",
+        "hubport,id=net0,hubid=0",
+        "-netdev",
+        "hubport,id=net1,hubid=0",
+        "-device",
+        "vmxnet3,netdev=net1,mac=52:54:00:00:00:01",
+        "-device",
+        &format!("virtio-net-pci,id=n0,netdev=net0,{properties}"),
+    ])
+}
+
+/// Has pktgen send packets of a size, `burst` at a time.
+fn pktgen(device: &str, size: u32, burst: u32) -> String {
+    format!(
+        "pg() {{ echo \"$2\" >/proc/net/pktgen/$1; }}\n\
+         pg kpktgend_0 rem_device_all\n\
+         pg kpktgend_0 'add_device {device}'\n\
+         for option in 'count {PACKETS}' 'pkt_size {size}' 'burst {burst}' 'clone_skb 0' 'delay 0' 'dst 10.9.9.9' \
+             'dst_mac 52:54:00:99:99:99'; do\n\
+         \tpg {device} \"$option\"\n\
+         done\n\
+         pg pgctrl start\n\
+         grep Result: /proc/net/pktgen/{device}"
+    )
+}
+
+fn transmit(name: &'static str, size: u32) -> Load {
+    Load {
+        name,
+        unit: "packet",
+        number: PACKETS.into(),
+        packets: PACKETS.into(),
+        counter: "tx_packets",
+        alone: pktgen("dummy0", size, 1),
+        with: pktgen("eth0", size, 1),
+    }
+}
+
+fn receive(name: &'static str, size: u32) -> Load {
+    // As many come at a time as a busy link brings between two interrupts.
+    let script = pktgen("source", size, 32);
+
+    Load {
+        name,
+        unit: "packet",
+        number: PACKETS.into(),
+        packets: PACKETS.into(),
+        counter: "rx_packets",
+        alone: script.clone(),
+        with: script,
+    }
+}
+
+/// What is sent in [`LARGE`] packets, in MiB.
+const MEBIBYTES: f64 = LARGE as f64 * 64_000.0 / (1 << 20) as f64;
+
+fn segmented() -> Load {
+    Load {
+        name: "TSO transmit",
+        unit: "MiB",
+        number: MEBIBYTES,
+        packets: LARGE.into(),
+        counter: "tx_packets",
+        alone: format!("frames dummy0 {LARGE}"),
+        with: format!("frames eth0 {LARGE}"),
+    }
+}
+
+fn merged() -> Load {
+    let script = format!("frames source {LARGE}");
+
+    Load {
+        name: "GRO receive",
+        unit: "MiB",
+        number: MEBIBYTES,
+        packets: u64::from(LARGE) * 44,
+        counter: "rx_packets",
+        alone: script.clone(),
+        with: script,
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest whose instructions are counted.
+//!
+//! It has one CPU, emulated, and its clock advances with the instructions: whatever is timed by that clock comes after the same
+//! number of instructions each time. A plugin of QEMU, `tools/testing/counter`, counts them by the address of the code.
+
+use super::{
+    profile::{
+        Profile,
+        Symbols, //
+    },
+    Bench, //
+};
+use crate::{
+    env::Environment,
+    guest::{
+        Guest,
+        Spec, //
+    }, //
+};
+use anyhow::{
+    ensure,
+    Context,
+    Result, //
+};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    rc::Rc,
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+use tempfile::TempDir;
+
+/// Keeps the CPU busy until the agent has answered and is quiet: a wait would be over at once on a clock that does not wait.
+const SETTLE: &str = "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done";
+
+/// Compiles the plugin, and returns where it is.
+pub fn build_counter(env: &Environment) -> Result<PathBuf> {
+    let target = env.top.join("build/host");
+    let built = Command::new("cargo")
+        .args(["build", "--quiet", "--release", "--locked"])
+        .args(["--package", "tenon-counter", "--manifest-path"])
+        .arg(env.top.join("tools/testing/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .output()
+        .context("cargo")?;
+
+    ensure!(
+        built.status.success(),
+        "tools/testing/counter cannot be compiled:\n{}",
+        String::from_utf8_lossy(&built.stderr).trim()
+    );
+    Ok(target.join("release/libtenon_counter.so"))
+}
+
+/// A guest whose instructions are counted.
+pub struct Rig {
+    pub guest: Guest,
+    symbols: Symbols,
+    counts: TempDir,
+    marks: usize,
+}
+
+impl Rig {
+    /// Starts one.
+    pub fn boot(bench: &Bench, spec: Spec) -> Result<Self> {
+        let counts = tempfile::tempdir_in(bench.lab.image.directory())?;
+        let plugin = format!(
+            "{},directory={}",
+            bench.counter.display(),
+            counts.path().display()
+        );
+        // The kernel is at the same place each time, so its functions are looked up once.
+        let spec = spec
+            .counted()
+            .append("nokaslr")
+            .arguments(&["-plugin", &plugin])
+            .arguments(&["-rtc", "clock=vm", "-seed", "1"]);
+        let mut guest = Guest::boot(&bench.lab, &spec)?;
+        let kernel = match bench.symbols.get() {
+            Some(kernel) => kernel.clone(),
+            None => {
+                let kernel = Rc::new(Symbols::of_kernel(&mut guest)?);
+                bench.symbols.get_or_init(|| kernel).clone()
+            }
+        };
+        let symbols = Symbols::new(kernel);
+
+        Ok(Rig {
+            guest,
+            symbols,
+            counts,
+            marks: 0,
+        })
+    }
+
+    /// Runs a script that must succeed, undisturbed, and returns what was executed meanwhile, and what it printed.
+    pub fn count(&mut self, limit: Duration, script: &str) -> Result<(Profile, String)> {
+        self.symbols.read_modules(&mut self.guest)?;
+        self.guest.sh(&format!(
+            "cat >/tmp/script <<'EOF'\n{script}\nEOF\n\
+             ({SETTLE}; mark; sh -e /tmp/script >/tmp/output 2>&1; echo $? >/tmp/status; mark) \
+             >/dev/null 2>&1 </dev/null &"
+        ))?;
+        self.marks += 2;
+        let (before, after) = (self.mark(self.marks - 2), self.mark(self.marks - 1));
+        let start = Instant::now();
+        // The agent is left alone meanwhile: it would be counted.
+        while !after.exists() {
+            ensure!(
+                start.elapsed() < limit,
+                "`{script}` is not over after {} s",
+                limit.as_secs()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+
+        let output = self.guest.sh("cat /tmp/output")?;
+        let status = self.guest.number("cat /tmp/status")?;
+        ensure!(status == 0, "`{script}` failed with {status}: {output}");
+        let profile = Profile::between(
+            &fs::read_to_string(before)?,
+            &fs::read_to_string(after)?,
+            &self.symbols,
+        )?;
+        Ok((profile, output))
+    }
+
+    fn mark(&self, number: usize) -> PathBuf {
+        self.counts.path().join(number.to_string())
+    }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How fast TCP is over the network drivers, by the clock on the wall, with QEMU's device as people have it and this machine's kernel
+//! at the other end. How busy this machine is counts too, hence the turns.
+
+use super::{
+    packets::PAIR,
+    rows::Row,
+    Bench,
+    Benchmark,
+    Findings, //
+};
+use crate::{
+    fixtures,
+    guest::{
+        Guest,
+        Spec, //
+    },
+    tests::{
+        net::{
+            appears,
+            MODERN, //
+        },
+        Driver, //
+    }, //
+};
+use anyhow::{
+    Context,
+    Result, //
+};
+use serde_json::Value;
+use std::{
+    thread,
+    time::Duration, //
+};
+
+/// How long each measurement takes.
+const SECONDS: u32 = 4;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn benchmarks() -> Vec<Benchmark> {
+    vec![Benchmark::new(
+        "net/streams",
+        "TCP by the clock on the wall: streams, and requests with answers",
+        streams,
+    )]
+}
+
+/// Loads the driver and gives the card its address by hand.
+pub fn up(guest: &mut Guest, driver: Driver) -> Result<()> {
+    driver.load(guest, "")?;
+    appears(guest)?;
+    guest
+        .sh("ip link set eth0 up && ip address add 10.0.2.15/24 dev eth0 && ping -c 1 -W 5 10.0.2.2")
+        .map(drop)
+}
+
+fn streams(bench: &Bench) -> Result<Findings> {
+    let spec = Spec::q35().tap(1, MODERN);
+    let mut guest = Guest::boot(&bench.lab, &spec)?;
+    let mut send = Row::new("TCP stream to the host", "Mbit/s").more_is_better();
+    let mut receive = Row::new("TCP stream from the host", "Mbit/s").more_is_better();
+    let mut requests = Row::new("TCP requests of a byte", "answers/s").more_is_better();
+
+    for run in 1..=bench.runs {
+        for (side, driver) in PAIR.both() {
+            bench.progress(&format!("{}, run {run} of {}", driver.module, bench.runs));
+            up(&mut guest, driver)?;
+            send.push(side, stream(&mut guest, SECONDS, "")?);
+            receive.push(side, stream(&mut guest, SECONDS, "--reverse")?);
+            requests.push(side, answers(bench, &mut guest)?);
+            driver.unload(&mut guest)?;
+        }
+    }
+    bench.check_log(&mut guest)?;
+    Ok(Findings {
+        rows: vec![send, receive, requests],
+        ..Findings::default()
+    })
+}
+
+/// Runs a stream and returns how many megabits arrived in a second.
+pub fn stream(guest: &mut Guest, seconds: u32, options: &str) -> Result<f64> {
+    let server = guest
+        .outside()
+        .start(LIMIT, "iperf3 --server --one-off >/dev/null".to_owned());
+    thread::sleep(Duration::from_millis(500));
+    let report = guest.sh_for(
+        LIMIT,
+        &format!("iperf3 --client 10.0.2.2 --time {seconds} --json {options}"),
+    )?;
+    server.finish()?;
+    let report: Value = serde_json::from_str(&report).context("what iperf3 prints")?;
+
+    report["end"]["sum_received"]["bits_per_second"]
+        .as_f64()
+        .map(|bits| bits / 1e6)
+        .context("iperf3 does not say how fast it was")
+}
+
+/// How many requests are answered in a second.
+fn answers(bench: &Bench, guest: &mut Guest) -> Result<f64> {
+    let server = fixtures::program(&bench.lab.env, "pingpong");
+    let server = guest
+        .outside()
+        .start(LIMIT, format!("{} 7000", server.display()));
+    thread::sleep(Duration::from_millis(500));
+    let rate = guest.sh_for(LIMIT, &format!("pingpong 7000 10.0.2.2 {SECONDS}"))?;
+    server.finish()?;
+
+    rate.parse()
+        .with_context(|| format!("pingpong printed {rate:?}"))
+}
