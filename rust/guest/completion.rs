@@ -55,6 +55,23 @@ impl Completion {
         unsafe { bindings::complete_all(self.inner.get()) };
     }
 
+    /// Waits for at most `timeout` milliseconds, in a way that nobody takes for a task that is stuck. Process context.
+    ///
+    /// # Errors
+    ///
+    /// [`ETIMEDOUT`]; [`ERESTARTSYS`] when there is a signal for the task, which never happens to a thread of the kernel.
+    pub fn wait_interruptible_timeout(&self, timeout: Msecs) -> Result {
+        // SAFETY: The completion is initialised and pinned.
+        let left = unsafe {
+            bindings::wait_for_completion_interruptible_timeout(
+                self.inner.get(),
+                msecs_to_jiffies(timeout),
+            )
+        };
+
+        Self::result(left)
+    }
+
     /// Waits for at most `timeout` milliseconds. Process context.
     ///
     /// # Errors
@@ -69,6 +86,11 @@ impl Completion {
             )
         };
 
+        Self::result(left)
+    }
+
+    /// Reads what C says of how a wait ended.
+    fn result(left: c_long) -> Result {
         match left {
             0 => Err(ETIMEDOUT),
             1.. => Ok(()),

@@ -7,3 +7,8 @@ __rust_helper void rust_helper_sg_set_buf(struct scatterlist *sg, const void *bu
 {
 	sg_set_buf(sg, buf, buflen);
 }
+
+__rust_helper void *rust_helper_sg_virt(struct scatterlist *sg)
+{
+	return sg_virt(sg);
+}

@@ -4,6 +4,7 @@
 //! but for `moved`, which counts pages of the guest.
 
 use crate::{
+    reporting::Reports,
     resize::Resizer,
     view::State, //
 };
@@ -29,47 +30,55 @@ use kernel::{
     }, //
 };
 
+/// What the files show.
+pub(crate) struct Shown {
+    pub(crate) resizer: Arc<Resizer>,
+    pub(crate) reports: Option<Arc<Reports>>,
+}
+
 /// The directory of a device. It lives as long as the value.
-pub(crate) type Directory = Pin<KBox<Scope<Arc<Resizer>>>>;
+pub(crate) type Directory = Pin<KBox<Scope<Shown>>>;
 
 /// Makes the directory of `dev`.
 ///
 /// # Errors
 ///
 /// [`ENOMEM`]. That debugfs has no directory is no error.
-pub(crate) fn directory(dev: &virtio::Device, resizer: Arc<Resizer>) -> Result<Directory> {
+pub(crate) fn directory(dev: &virtio::Device, shown: Shown) -> Result<Directory> {
     let parent = module_directory().ok_or(ENODEV)?;
     let name = CString::try_from_fmt(fmt!("virtio{}", dev.index()))?;
 
     KBox::pin_init(
-        parent.scope(Ok::<_, Error>(resizer), &name, files),
+        parent.scope(Ok::<_, Error>(shown), &name, files),
         GFP_KERNEL,
     )
 }
 
-fn files<'data>(resizer: &'data Arc<Resizer>, dir: &ScopedDir<'data, '_>) {
-    type Owner = Arc<Resizer>;
-
-    dir.read_callback_file(c"target", resizer, &|r: &Owner, f| {
-        line(f, &r.view().target)
+fn files<'data>(shown: &'data Shown, dir: &ScopedDir<'data, '_>) {
+    dir.read_callback_file(c"target", shown, &|s: &Shown, f| {
+        line(f, &s.resizer.view().target)
     });
-    dir.read_callback_file(c"actual", resizer, &|r: &Owner, f| {
-        line(f, &r.view().actual)
+    dir.read_callback_file(c"actual", shown, &|s: &Shown, f| {
+        line(f, &s.resizer.view().actual)
     });
-    dir.read_callback_file(c"inflating", resizer, &|r: &Owner, f| {
-        line(f, &r.view().inflating)
+    dir.read_callback_file(c"inflating", shown, &|s: &Shown, f| {
+        line(f, &s.resizer.view().inflating)
     });
-    dir.read_callback_file(c"deflating", resizer, &|r: &Owner, f| {
-        line(f, &r.view().deflating)
+    dir.read_callback_file(c"deflating", shown, &|s: &Shown, f| {
+        line(f, &s.resizer.view().deflating)
     });
-    dir.read_callback_file(c"shortages", resizer, &|r: &Owner, f| {
-        line(f, &r.view().shortages)
+    dir.read_callback_file(c"shortages", shown, &|s: &Shown, f| {
+        line(f, &s.resizer.view().shortages)
     });
-    dir.read_callback_file(c"moved", resizer, &|r: &Owner, f| {
-        writeln!(f, "{}", r.view().moved.load(Relaxed))
+    dir.read_callback_file(c"moved", shown, &|s: &Shown, f| {
+        writeln!(f, "{}", s.resizer.view().moved.load(Relaxed))
     });
-    dir.read_callback_file(c"state", resizer, &|r: &Owner, f| {
-        writeln!(f, "{}", name(r.view().state.load(Relaxed)))
+    dir.read_callback_file(c"reported", shown, &|s: &Shown, f| {
+        let bytes = s.reports.as_ref().map_or(0, |reports| reports.reported());
+        writeln!(f, "{}", bytes / 4096)
+    });
+    dir.read_callback_file(c"state", shown, &|s: &Shown, f| {
+        writeln!(f, "{}", name(s.resizer.view().state.load(Relaxed)))
     });
 }
 

@@ -5,7 +5,13 @@
 use crate::{
     debugfs::{
         self,
-        Directory, //
+        Directory,
+        Shown, //
+    },
+    reporting::{
+        self,
+        Registration,
+        Reports, //
     },
     resize::Resizer,
     stats::Stats,
@@ -28,9 +34,12 @@ use kernel::{
         Bound,
         Core, //
     },
-    driver::Registration,
+    driver,
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        SetOnce, //
+    },
     InPlaceModule,
     ModuleMetadata, //
 };
@@ -39,7 +48,7 @@ use kernel::{
 #[pin_data]
 pub(crate) struct Module {
     #[pin]
-    _driver: Registration<Adapter<Driver>>,
+    _driver: driver::Registration<Adapter<Driver>>,
     _directory: ModuleDirectory,
 }
 
@@ -48,7 +57,7 @@ impl InPlaceModule for Module {
         try_pin_init!(Self {
             // Before the driver: devices may be bound at once.
             _directory: ModuleDirectory::new(Self::NAME)?,
-            _driver <- Registration::new(Self::NAME, module),
+            _driver <- driver::Registration::new(Self::NAME, module),
         })
     }
 }
@@ -60,6 +69,8 @@ guest::virtio_features! {
         MustTellHost = 0,
         /// The device asks for statistics.
         StatsQueue = 1,
+        /// The device takes free pages until they are used again.
+        Reporting = 5,
         /// Listed to be given up, see [`Driver::validate`].
         IndirectDescriptors = 28,
         /// Listed to be given up, see [`Driver::validate`].
@@ -69,10 +80,32 @@ guest::virtio_features! {
 
 guest::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::id::BALLOON)]);
 
-/// The numbers of the queues.
-const INFLATE: u32 = 0;
-const DEFLATE: u32 = 1;
-const STATS: u32 = 2;
+/// What a queue is for.
+#[derive(Clone, Copy)]
+enum Duty {
+    Resize,
+    Stats,
+    Reporting,
+}
+
+/// The queues of a device in the order of their numbers. A queue that is not there has no number, as with the C driver: the next
+/// one has it.
+#[derive(Clone, Copy)]
+struct Duties([Option<Duty>; 5]);
+
+impl Duties {
+    /// Gives the next number to a queue for `duty`.
+    fn add(&mut self, duty: Duty) {
+        if let Some(next) = self.0.iter_mut().find(|duty| duty.is_none()) {
+            *next = Some(duty);
+        }
+    }
+
+    fn of(&self, number: u32) -> Option<Duty> {
+        // CAST: Does not truncate.
+        *self.0.get(number as usize)?
+    }
+}
 
 /// Implementation of the virtio driver.
 pub(crate) struct Driver;
@@ -81,8 +114,12 @@ pub(crate) struct Driver;
 #[pin_data]
 pub(crate) struct Data {
     _debugfs: Directory,
+    duties: Duties,
     resizer: Arc<Resizer>,
     stats: Option<Arc<Stats>>,
+    reports: Option<Arc<Reports>>,
+    /// Dropped after the device has been reset, when it has given back all pages.
+    reporting: SetOnce<Registration>,
 }
 
 impl virtio::Driver for Driver {
@@ -108,10 +145,21 @@ impl virtio::Driver for Driver {
     ) -> impl PinInit<Data, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             let mut queues = dev.virtqueues();
+            let mut duties = Duties([None; 5]);
+
             let inflate = queues.add(c"inflate", Callback::Enabled, 1)?;
+            duties.add(Duty::Resize);
             let deflate = queues.add(c"deflate", Callback::Enabled, 1)?;
+            duties.add(Duty::Resize);
             let stats = if features.contains(Feature::StatsQueue) {
+                duties.add(Duty::Stats);
                 Some(queues.add(c"stats", Callback::Enabled, 1)?)
+            } else {
+                None
+            };
+            let reports = if features.contains(Feature::Reporting) {
+                duties.add(Duty::Reporting);
+                Some(queues.add(c"reporting", Callback::Enabled, reporting::SEGMENTS)?)
             } else {
                 None
             };
@@ -128,11 +176,23 @@ impl virtio::Driver for Driver {
             )?;
             let resizer = Resizer::new(dev.into(), inflate, deflate, release, work.clone())?;
             let stats = stats.map(|queue| Stats::new(queue, work)).transpose()?;
+            let reports = reports
+                .map(|queue| Reports::new(dev.into(), queue, features.can_reset_queues()))
+                .transpose()?;
 
             Ok(try_pin_init!(Data {
-                _debugfs: debugfs::directory(dev, resizer.clone())?,
+                _debugfs: debugfs::directory(
+                    dev,
+                    Shown {
+                        resizer: resizer.clone(),
+                        reports: reports.clone(),
+                    }
+                )?,
+                duties,
                 resizer,
                 stats,
+                reports,
+                reporting: SetOnce::new(),
             }))
         })
     }
@@ -141,15 +201,25 @@ impl virtio::Driver for Driver {
         if let Some(stats) = &data.stats {
             stats.prime();
         }
+        if let Some(reports) = &data.reports {
+            if let Some(registration) = reports.register()? {
+                data.reporting.populate(registration);
+            }
+        }
         data.resizer.start()
     }
 
     fn vq_callback(data: Pin<&Data>, vq: &Interrupt<'_>) {
         vq.disable_cb();
-        match vq.index() {
-            INFLATE | DEFLATE => data.resizer.step_soon(),
-            STATS => data.stats.iter().for_each(Stats::answer_soon),
-            _ => {}
+        match data.duties.of(vq.index()) {
+            Some(Duty::Resize) => data.resizer.step_soon(),
+            Some(Duty::Stats) => data.stats.iter().for_each(Stats::answer_soon),
+            Some(Duty::Reporting) => {
+                if let Some(registration) = data.reporting.as_ref() {
+                    registration.answered();
+                }
+            }
+            None => {}
         }
     }
 
@@ -159,6 +229,7 @@ impl virtio::Driver for Driver {
 
     fn unbind<'bound>(_dev: &'bound virtio::Device<Core<'_>>, data: Pin<&Data>) {
         data.stats.iter().for_each(Stats::stop);
+        data.reports.iter().for_each(|reports| reports.close());
         data.resizer.drain();
         data.resizer.stop();
     }
@@ -167,6 +238,7 @@ impl virtio::Driver for Driver {
     /// disk does not have them.
     fn suspend(_dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) -> Result {
         data.stats.iter().for_each(Stats::stop);
+        data.reports.iter().for_each(|reports| reports.close());
         data.resizer.suspend();
         Ok(())
     }
@@ -176,11 +248,13 @@ impl virtio::Driver for Driver {
             .iter()
             .try_for_each(Stats::resume)
             .and_then(|()| data.resizer.resume())
+            .inspect(|()| data.reports.iter().for_each(|reports| reports.open()))
             .inspect_err(|error| dev_err!(dev, "not resumed: {error:?}; bind the driver again\n"))
     }
 
     fn shutdown(_dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) {
         data.stats.iter().for_each(Stats::stop);
+        data.reports.iter().for_each(|reports| reports.close());
         data.resizer.stop();
     }
 }

@@ -10,8 +10,7 @@
 //!
 //! # Limitations
 //!
-//! - Deflation on OOM, free page hints, free page reporting and page poisoning are not offered to the device.
-//! - The machine cannot be suspended while the driver is bound.
+//! Deflation on OOM, free page hints and page poisoning are not offered to the device.
 //!
 //! `Documentation/admin-guide/virtio-balloon.md` says how to use it.
 
@@ -22,6 +21,7 @@ mod driver;
 mod lane;
 mod pace;
 mod params;
+mod reporting;
 mod resize;
 mod stats;
 mod tags;

@@ -164,6 +164,25 @@ impl<B: Buffer> Queue<B> {
         result
     }
 
+    /// Has the device forget the queue (VirtIO 1.3, 2.6.1: virtqueue reset), drops all buffers in flight, and begins anew. Sleeps.
+    /// Meanwhile [`lock`](Self::lock) returns [`None`].
+    ///
+    /// # Errors
+    ///
+    /// As [`resize`](Self::resize).
+    pub fn reset(&self) -> Result {
+        let _life = self.life.lock();
+        let vq = self.take().ok_or(ENODEV)?;
+
+        // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
+        let result = to_result(unsafe {
+            bindings::virtqueue_reset(vq.as_ptr(), Some(Self::recycle_callback), None)
+        });
+
+        self.put(vq);
+        result
+    }
+
     /// Takes the queue of the C core away: nobody else reaches it then.
     fn take(&self) -> Option<NonNull<bindings::virtqueue>> {
         let _off = bottom_half::disable();

@@ -3,6 +3,7 @@
 //! The tests. `Documentation/testing.md` says how to add one.
 
 pub mod balloon;
+mod balloon_free;
 mod balloon_reset;
 mod bent;
 mod build;
@@ -210,6 +211,7 @@ pub fn all() -> Vec<Test> {
         card::tests(),
         bent::tests(),
         balloon::tests(),
+        balloon_free::tests(),
         balloon_reset::tests(),
         refusals::tests(),
         samples::tests(),

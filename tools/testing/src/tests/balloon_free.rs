@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of what the balloon driver tells the host of free memory, which the guest keeps.
+
+use super::{
+    balloon::{
+        meminfo,
+        resize,
+        spec,
+        touch,
+        C,
+        RUST,
+        SIZE, //
+    },
+    Driver,
+    Test, //
+};
+use crate::guest::{
+    Guest,
+    Spec, //
+};
+use anyhow::{
+    ensure,
+    Result, //
+};
+use std::time::{
+    Duration,
+    Instant, //
+};
+
+const MIB: u64 = 1 << 20;
+/// Has the page allocator report free memory sooner than after its 2 s.
+const SOON: &str = "echo 100 >/sys/module/page_reporting/parameters/page_reporting_delay_ms";
+const DEBUGFS: &str = "/sys/kernel/debug/virtio_balloon_rust";
+
+pub fn tests() -> Vec<Test> {
+    let name = |driver: Driver, subject: &str| format!("balloon/{}/{subject}", driver.module);
+    let mut tests: Vec<_> = [RUST, C]
+        .into_iter()
+        .map(|driver| {
+            Test::guest(
+                name(driver, "report"),
+                120,
+                spec(Spec::q35(), "id=b0,free-page-reporting=on"),
+                move |guest, _| report(guest, driver),
+            )
+        })
+        .collect();
+
+    // The C driver waits for such a host without end.
+    tests.push(Test::guest(
+        name(RUST, "report-mute"),
+        120,
+        spec(Spec::q35(), "id=b0"),
+        |guest, _| report_to_nobody(guest),
+    ));
+    tests
+}
+
+/// Waits until the host holds so little memory of the guest.
+fn falls_to(guest: &mut Guest, when: &str, most: u64) -> Result<()> {
+    let mut resident = 0;
+    let fell = guest.wait_for("less memory", Duration::from_secs(40), |guest| {
+        resident = guest.resident()?;
+        Ok((resident <= most).then_some(()))
+    });
+
+    ensure!(
+        fell.is_ok(),
+        "{when} the host holds {} MiB, not {}",
+        resident / MIB,
+        most / MIB
+    );
+    Ok(())
+}
+
+/// The host gets free memory without asking for it, again and again, and what the guest uses stays what it is.
+fn report(guest: &mut Guest, driver: Driver) -> Result<()> {
+    guest.sh(SOON)?;
+    guest.sh("head -c 30000000 /dev/urandom >/tmp/noise && md5sum /tmp/noise >/tmp/sum")?;
+    let full = guest.resident()?;
+    driver.load(guest, "")?;
+    let free = meminfo(guest, "MemFree")?;
+    // Most of it lies in blocks that are large enough.
+    let low = full - free * 2 / 3;
+    falls_to(guest, "idle,", low)?;
+
+    guest.sh(&format!(
+        "dd if=/dev/zero of=/tmp/used bs=1M count={} 2>/dev/null",
+        free / 2 / MIB
+    ))?;
+    let used = guest.resident()?;
+    ensure!(
+        used > low + free / 16,
+        "used again, the host holds {} MiB",
+        used / MIB
+    );
+    guest.sh("rm /tmp/used")?;
+    falls_to(guest, "idle again,", low)?;
+    // Both at once, and with less memory.
+    resize(guest, SIZE - 128 * MIB)?;
+    touch(guest)?;
+    resize(guest, SIZE)?;
+    falls_to(guest, "after the balloon,", low)?;
+
+    ensure!(
+        guest.run("md5sum -c -s /tmp/sum")?.status == 0,
+        "data of the guest has changed"
+    );
+    if driver == RUST {
+        let reported = guest.number(&format!("cat {DEBUGFS}/*/reported"))? * 4096;
+        ensure!(reported > free, "{} MiB are reported", reported / MIB);
+    }
+    driver.unload(guest)?;
+    // Nobody is told any more.
+    touch(guest)?;
+    ensure!(
+        guest.run("md5sum -c -s /tmp/sum")?.status == 0,
+        "data of the guest has changed"
+    );
+    driver.load(guest, "")?;
+    driver.unload(guest)
+}
+
+/// A device that keeps what it is told of costs the guest that, until the driver is unbound, which is soon.
+fn report_to_nobody(guest: &mut Guest) -> Result<()> {
+    const NO_MORE: &str = "the device does not answer a report of free pages";
+
+    guest.sh(SOON)?;
+    let available = meminfo(guest, "MemAvailable")?;
+    RUST.load(guest, "")?;
+    // Two of them: there is only one who can be told.
+    guest.insmod("mute_balloon", "devices=2 pages=0 reporting=1")?;
+    guest.wait_for("the end of patience", Duration::from_secs(30), |guest| {
+        Ok(guest.log().contains(NO_MORE).then_some(()))
+    })?;
+    let left = meminfo(guest, "MemAvailable")?;
+    ensure!(left + 160 * MIB > available, "{} MiB are left", left / MIB);
+    // The rest of the machine works, nobody counts as stuck, and the other balloon follows.
+    touch(guest)?;
+    let stuck = guest.sh("ps -o stat,comm | grep '^D' || true")?;
+    ensure!(stuck.is_empty(), "in D state: {stuck}");
+    resize(guest, SIZE - 64 * MIB)?;
+    resize(guest, SIZE)?;
+
+    let start = Instant::now();
+    RUST.unload(guest)?;
+    let took = start.elapsed();
+    ensure!(took < Duration::from_secs(15), "unloading took {took:?}");
+    guest.sh("rmmod mute_balloon")?;
+    // The next one can be told.
+    RUST.load(guest, "")?;
+    guest.insmod("mute_balloon", "devices=1 pages=0 reporting=1")?;
+    guest.sh("sleep 1; rmmod mute_balloon")?;
+    RUST.unload(guest)
+}
