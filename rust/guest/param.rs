@@ -25,6 +25,8 @@
 //!
 //! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
 
+pub mod names;
+
 use crate::bindings;
 
 use core::{
