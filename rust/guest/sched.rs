@@ -13,9 +13,13 @@
 //! C headers: [`include/linux/sched.h`](srctree/include/linux/sched.h),
 //! [`include/linux/sched/signal.h`](srctree/include/linux/sched/signal.h)
 
+pub mod family;
 pub mod layout;
 pub mod list;
+pub mod peek;
+pub mod pids;
 pub mod rq;
+pub mod switch;
 
 use crate::{
     bindings,
@@ -109,6 +113,13 @@ impl TaskExt for Task {
     }
 }
 
+/// Waits until all that runs with interrupts off, or within an RCU read-side critical section, at the time of the call has ended
+/// that. Sleeps.
+pub fn grace_period() {
+    // SAFETY: No requirements but that the caller may sleep, and is in no critical section, which would be a deadlock only.
+    unsafe { bindings::synchronize_rcu() };
+}
+
 /// Reads from an address that may not be valid.
 ///
 /// # Safety
@@ -145,6 +156,10 @@ fn check_task(btf: &impl Source<'static>) -> Result<(), Misfit> {
         .find("signal_struct", Kind::Struct)
         .ok_or(Misfit::Missing("struct signal_struct"))?;
 
+    let pid = btf
+        .find("pid", Kind::Struct)
+        .ok_or(Misfit::Missing("struct pid"))?;
+
     macro_rules! check {
         ($outer:ident: $name:ident, $($field:ident).+) => {{
             let what = concat!(stringify!($name) $(, ".", stringify!($field))+);
@@ -157,7 +172,9 @@ fn check_task(btf: &impl Source<'static>) -> Result<(), Misfit> {
         }};
     }
 
+    check!(task: task_struct, thread_info.cpu);
     check!(task: task_struct, usage);
+    check!(task: task_struct, flags);
     check!(task: task_struct, se.group_node);
     check!(task: task_struct, rt.run_list);
     check!(task: task_struct, dl.rb_node);
@@ -165,12 +182,24 @@ fn check_task(btf: &impl Source<'static>) -> Result<(), Misfit> {
     #[cfg(CONFIG_SCHED_CLASS_EXT)]
     check!(task: task_struct, scx.runnable_node);
     check!(task: task_struct, tasks);
+    check!(task: task_struct, mm);
     check!(task: task_struct, exit_state);
     check!(task: task_struct, pid);
     check!(task: task_struct, tgid);
     check!(task: task_struct, thread_node);
+    check!(task: task_struct, __state);
+    check!(task: task_struct, real_parent);
+    check!(task: task_struct, children);
+    check!(task: task_struct, sibling);
+    check!(task: task_struct, group_leader);
+    check!(task: task_struct, thread_pid);
+    check!(task: task_struct, pid_links);
+    check!(task: task_struct, worker_private);
+    check!(task: task_struct, start_boottime);
     check!(task: task_struct, comm);
     check!(task: task_struct, signal);
     check!(signal: signal_struct, thread_head);
+    check!(pid: pid, tasks);
+    check!(pid: pid, numbers);
     Ok(())
 }

@@ -3,6 +3,8 @@
 #include <linux/kernel_stat.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
+#include <linux/tracepoint.h>
+#include <linux/uaccess.h>
 
 __rust_helper struct kernel_stat *rust_helper_kstat_cpu(int cpu)
 {
@@ -27,4 +29,40 @@ __rust_helper int rust_helper_raw_spin_trylock_irqsave(raw_spinlock_t *lock, uns
 __rust_helper void rust_helper_raw_spin_unlock_irqrestore(raw_spinlock_t *lock, unsigned long flags)
 {
 	raw_spin_unlock_irqrestore(lock, flags);
+}
+
+/*
+ * Reads a word of the kernel that may not be there. Addresses of users are refused, and with them all that are not canonical:
+ * those of the kernel that are not lie below PAGE_OFFSET as well.
+ */
+__rust_helper bool rust_helper_read_kernel_word(unsigned long *word, const unsigned long *at)
+{
+	if ((unsigned long)at < PAGE_OFFSET)
+		return false;
+
+	__get_kernel_nofault(word, at, unsigned long, fault);
+	return true;
+fault:
+	return false;
+}
+
+/* Whether an entry of a list has neighbours, which may not be there, that both lead to it. */
+__rust_helper bool rust_helper_list_node_is_linked(const struct list_head *node)
+{
+	const struct list_head *next = node->next, *prev = node->prev;
+	unsigned long from_next, from_prev;
+
+	if ((unsigned long)next < PAGE_OFFSET || (unsigned long)prev < PAGE_OFFSET)
+		return false;
+
+	__get_kernel_nofault(&from_next, &next->prev, unsigned long, fault);
+	__get_kernel_nofault(&from_prev, &prev->next, unsigned long, fault);
+	return from_next == (unsigned long)node && from_prev == (unsigned long)node && next != node;
+fault:
+	return false;
+}
+
+__rust_helper void rust_helper_tracepoint_synchronize_unregister(void)
+{
+	tracepoint_synchronize_unregister();
 }

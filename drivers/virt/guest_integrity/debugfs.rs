@@ -54,6 +54,12 @@ fn files<'data>(scanner: &'data Arc<Scanner>, dir: &ScopedDir<'data, '_>) {
     dir.read_callback_file(c"cleared", scanner, &|s: &Owner, f| {
         line(f, &s.counts().cleared)
     });
+    dir.read_callback_file(c"suspected", scanner, &|s: &Owner, f| {
+        writeln!(f, "{}", s.suspects().seen())
+    });
+    dir.read_callback_file(c"unsuspected", scanner, &|s: &Owner, f| {
+        writeln!(f, "{}", s.suspects().lost())
+    });
     dir.read_callback_file(c"last", scanner, &|s: &Owner, f| s.show_last(f));
 }
 

@@ -3,21 +3,27 @@
 //! The module: what it is made of, and in which order it comes and goes.
 
 use crate::{
-    debugfs, params,
+    debugfs,
+    params,
     report::{
         Log,
         Reader, //
     },
     scan::{
+        Probing,
         Rearm,
         Scanner, //
     },
+    views::Sources, //
 };
 
 use guest::{
     chardev::Registration,
     param::Watched,
-    sched::rq::RunQueues, //
+    sched::{
+        rq::RunQueues,
+        switch::Suspects, //
+    },
 };
 
 use kernel::{
@@ -31,6 +37,7 @@ pub(crate) struct Checker {
     _device: Pin<KBox<Registration<Reader>>>,
     _debugfs: Pin<KBox<Scope<Arc<Scanner>>>>,
     _interval: Watched<u32>,
+    _probing: Watched<u32>,
     _periodic: Periodic,
 }
 
@@ -45,18 +52,23 @@ impl Drop for Periodic {
 
 impl kernel::Module for Checker {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        let queues = RunQueues::find().map_err(|misfit| {
+        let run_queues = RunQueues::find().map_err(|misfit| {
             pr_err!("not loaded: {}; {}\n", misfit, misfit.remedy());
             EOPNOTSUPP
         })?;
 
         let log = Arc::pin_init(Log::new(), GFP_KERNEL)?;
-        let scanner = Scanner::new(queues, log.clone())?;
+        let sources = Sources {
+            suspects: Suspects::new(&run_queues)?,
+            run_queues,
+        };
+        let scanner = Scanner::new(sources, log.clone())?;
         let periodic = Periodic(scanner.clone());
 
         let checker = Checker {
             _interval: params::interval_ms
                 .watch(module, Arc::new(Rearm(scanner.clone()), GFP_KERNEL)?)?,
+            _probing: params::switch_probe.watch(module, Probing::new(scanner.clone())?)?,
             _debugfs: KBox::pin_init(debugfs::directory(scanner.clone()), GFP_KERNEL)?,
             _device: KBox::pin_init(
                 Registration::new(c"guest_integrity", 0o400, log),

@@ -6,10 +6,10 @@
 //! it would not run. From time to time, and when asked, the run queues are compared with the lists. Nothing is stopped for that,
 //! and nothing honest is reported: see `decide`.
 //!
-//! - `collect`: takes the views.
-//! - `decide`: the rule, on recorded views.
-//! - `scan`: when views are taken, and by whom; the second look at whom the first one suspects.
-//! - `report`: where findings go; `record`: their text.
+//! - `views`: what is compared with the lists, a file for each view.
+//! - `witness`: what views say; `decide`: the rule, on recorded views; `look`: one scan, from the views to what was found.
+//! - `scan`: when scans are made, and by whom; `coverage`: what one has looked at.
+//! - `finding`: what was found, and what of it is new; `report`: where it goes; `record`: its text.
 //! - `params`, `debugfs`, `driver`: what users see, and the module itself.
 //!
 //! # Limitations
@@ -22,14 +22,18 @@
 
 #![deny(unsafe_code)]
 
-mod collect;
+mod coverage;
 mod debugfs;
 mod decide;
 mod driver;
+mod finding;
+mod look;
 mod params;
 mod record;
 mod report;
 mod scan;
+mod views;
+mod witness;
 
 use kernel::prelude::module;
 

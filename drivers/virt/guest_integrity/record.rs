@@ -7,9 +7,12 @@
 //!
 //! The file imports only `core`; the host tests run it.
 
-use core::fmt::{
-    self,
-    Write, //
+use core::{
+    ffi::CStr,
+    fmt::{
+        self,
+        Write, //
+    },
 };
 
 /// Length of the longest line, which holds a name of 15 bytes that are all escaped.
@@ -17,6 +20,9 @@ pub(crate) const LINE_LEN: usize = 256;
 
 /// Length of the longest escaped name, with a NUL.
 pub(crate) const COMM_LEN: usize = 64;
+
+/// Length of the longest name of a view or reason, with a NUL.
+pub(crate) const WORD_LEN: usize = 32;
 
 /// A name as a value: bytes that are not visible ASCII, and those with a meaning in records, are written as `\xNN`.
 pub(crate) struct Comm<'a>(pub(crate) &'a [u8]);
@@ -60,6 +66,11 @@ impl<const N: usize> Line<N> {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Returns the text before the first NUL, or nothing if there is none.
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(self.as_bytes()).unwrap_or_default()
     }
 }
 

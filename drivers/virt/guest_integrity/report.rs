@@ -2,20 +2,21 @@
 
 //! Where findings go: the kernel's log, a trace event, and `/dev/guest_integrity`.
 //!
-//! A hidden task is reported when it is first seen, not again each second: it is remembered, with a reference, until it has
-//! exited or is back on the lists. How often it was seen since shows in the counters.
+//! What is reported, and when again, is decided in `finding`.
 
 use crate::{
-    collect::Damage,
-    decide::Unlisted,
+    coverage::Damage,
+    finding::Found,
     record::{
         Comm,
         Finding,
         Limiter,
         Line,
         COMM_LEN,
-        LINE_LEN, //
+        LINE_LEN,
+        WORD_LEN, //
     },
+    views::NAMES, //
 };
 
 use guest::{
@@ -24,11 +25,7 @@ use guest::{
         CharDevice,
         Events, //
     },
-    sched::{
-        list::Cut,
-        rq::QueuedTask,
-        TaskExt, //
-    },
+    sched::list::Cut,
     time::ktime_get_ns, //
 };
 
@@ -38,7 +35,6 @@ use kernel::{
     new_mutex, new_poll_condvar,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
             Atomic,
             Relaxed, //
@@ -50,101 +46,14 @@ use kernel::{
         Arc,
         Mutex, //
     },
-    task::Task,
     uaccess::UserSliceWriter,
 };
-
-/// The view that findings come from.
-const VIEW: &CStr = c"runqueue";
 
 /// Records that are kept for readers that are slow or not there yet.
 const RECORDS: u64 = 256;
 
 /// Most that is copied to a reader at once.
 const CHUNK: usize = 16 * LINE_LEN;
-
-impl Unlisted {
-    fn reason(self) -> &'static CStr {
-        match self {
-            Unlisted::Process => c"process_unlisted",
-            Unlisted::Thread => c"thread_unlisted",
-        }
-    }
-}
-
-/// A task that was seen, and where.
-pub(crate) struct Sighting<'a> {
-    pub(crate) task: &'a Task,
-    pub(crate) cpu: u32,
-    /// It was reported before.
-    pub(crate) known: bool,
-}
-
-/// The tasks that are known to be hidden, each known by its place.
-pub(crate) struct Hidden(KVVec<HiddenTask>);
-
-struct HiddenTask {
-    task: ARef<Task>,
-    /// Where it was seen first.
-    cpu: u32,
-    /// It was seen in the scan that is being reported.
-    seen: bool,
-}
-
-impl Hidden {
-    /// Begins with none.
-    pub(crate) fn new() -> Self {
-        Hidden(KVVec::new())
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> u32 {
-        // CAST: As many as there can be tasks.
-        self.0.len() as u32
-    }
-
-    /// The tasks, in the order of their places.
-    pub(crate) fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.0.iter().map(|hidden| &*hidden.task)
-    }
-
-    /// The task at place `i`.
-    pub(crate) fn get(&self, i: u32) -> Option<Sighting<'_>> {
-        self.0.get(i as usize).map(|hidden| Sighting {
-            task: &hidden.task,
-            cpu: hidden.cpu,
-            known: true,
-        })
-    }
-
-    /// Notes that the task at place `i` is still hidden.
-    pub(crate) fn seen(&mut self, i: u32) {
-        if let Some(hidden) = self.0.get_mut(i as usize) {
-            hidden.seen = true;
-        }
-    }
-
-    /// After a scan: forgets those that it did not see, if it was `complete`. The places change.
-    pub(crate) fn keep_seen(&mut self, complete: bool) {
-        self.0
-            .retain(|hidden| core::mem::take(&mut hidden.seen) || !complete);
-    }
-
-    /// Adds a task.
-    ///
-    /// # Errors
-    ///
-    /// There is no memory.
-    pub(crate) fn add(&mut self, queued: &QueuedTask) -> Result<(), kernel::alloc::AllocError> {
-        let hidden = HiddenTask {
-            task: queued.task.clone(),
-            cpu: queued.cpu,
-            seen: false,
-        };
-
-        self.0.push(hidden, GFP_KERNEL)
-    }
-}
 
 /// The records, numbered from 1, of which the last few are kept.
 struct Records {
@@ -252,17 +161,16 @@ impl Log {
         })
     }
 
-    /// Reports a hidden task.
-    pub(crate) fn finding(&self, sighting: &Sighting<'_>, unlisted: Unlisted) {
-        let task = sighting.task;
-        let comm = task.comm();
+    /// Reports what was found.
+    pub(crate) fn finding(&self, found: &Found) {
+        let Found { reason, who, .. } = found;
         let finding = Finding {
-            pid: task.pid(),
-            tgid: task.tgid(),
-            comm: &comm,
-            cpu: sighting.cpu,
-            view: VIEW.to_str().unwrap_or_default(),
-            reason: unlisted.reason().to_str().unwrap_or_default(),
+            pid: who.pid,
+            tgid: who.tgid,
+            comm: &who.comm,
+            cpu: who.cpu,
+            view: NAMES.get(usize::from(found.view)).unwrap_or(&""),
+            reason,
         };
         let now = ktime_get_ns();
 
@@ -278,18 +186,14 @@ impl Log {
         drop(records);
         self.added.notify_all();
 
-        // The name has at most `COMM_LEN` characters with its NUL, which the line is then followed by.
-        let comm = Line::<COMM_LEN>::of(::core::format_args!("{}\0", Comm(&comm)));
-        if let Ok(comm) = CStr::from_bytes_with_nul(comm.as_bytes()) {
-            guest::trace::guest_integrity::finding(
-                finding.pid,
-                finding.tgid,
-                comm,
-                finding.cpu,
-                VIEW,
-                unlisted.reason(),
-            );
-        }
+        guest::trace::guest_integrity::finding(
+            who.pid,
+            who.tgid,
+            Line::<COMM_LEN>::of(::core::format_args!("{}\0", Comm(&who.comm))).as_c_str(),
+            who.cpu,
+            Line::<WORD_LEN>::of(::core::format_args!("{}\0", finding.view)).as_c_str(),
+            Line::<WORD_LEN>::of(::core::format_args!("{}\0", finding.reason)).as_c_str(),
+        );
     }
 
     /// Reports that a list cannot be walked to its end, so that nobody can be said to be missing from it.

@@ -11,33 +11,26 @@
 //! scans. Taken in neither order: who holds one does not ask for the other.
 
 use crate::{
-    collect::{
-        self,
+    coverage::{
         Coverage,
         Damage, //
     },
-    decide::{
-        Entry,
-        Search,
-        Suspect, //
+    finding::Known,
+    look::{
+        self,
+        Look, //
     },
     params,
-    report::{
-        Hidden,
-        Log,
-        Sighting, //
-    },
+    report::Log,
+    views::Sources, //
 };
 
 use guest::{
     param::Watch,
-    sched::{
-        rq::{
-            QueuedTask,
-            QueuedTasks,
-            RunQueues, //
-        },
-        TaskExt, //
+    sched::switch::{
+        Alarm,
+        Probe,
+        Suspects, //
     },
     workqueue::{
         cancel_delayed,
@@ -53,10 +46,6 @@ use kernel::{
         atomic::{
             Atomic,
             Relaxed, //
-        },
-        barrier::{
-            smp_mb,
-            Full, //
         },
         Arc,
         CondVar,
@@ -78,6 +67,11 @@ use kernel::{
 
 /// Longest time that is waited for scans of others.
 const PATIENCE_MS: u32 = 30_000;
+
+/// The work that an alarm queues, as the kernel crate tells works from each other.
+const ALARM: u64 = 1;
+/// Milliseconds from an alarm to a scan.
+const ALARM_MS: u32 = 2;
 
 /// How many of each there have been since the module was loaded.
 pub(crate) struct Counts {
@@ -121,10 +115,8 @@ fn add(counter: &Atomic<u64>, n: u64) {
 struct Last {
     number: u64,
     coverage: Coverage,
-    exiting: u32,
-    suspects: u32,
-    cleared: u32,
-    hidden: u32,
+    result: look::Result,
+    found: u32,
     duration_ns: u64,
 }
 
@@ -140,10 +132,8 @@ struct Flight {
 
 /// Memory that scans use again and again, and what they know of earlier ones.
 struct Buffers {
-    tasks: QueuedTasks,
-    entries: KVVec<Entry>,
-    suspects: KVVec<Suspect>,
-    hidden: Hidden,
+    look: Look,
+    known: Known,
     /// The damage that was reported last, as long as it is there.
     damage: Option<Damage>,
 }
@@ -151,7 +141,7 @@ struct Buffers {
 /// Makes scans.
 #[pin_data]
 pub(crate) struct Scanner {
-    run_queues: RunQueues,
+    sources: Sources,
     log: Arc<Log>,
     counts: Counts,
     #[pin]
@@ -162,11 +152,14 @@ pub(crate) struct Scanner {
     buffers: Mutex<Buffers>,
     #[pin]
     work: DelayedWork<Scanner>,
+    #[pin]
+    alarm: DelayedWork<Scanner, ALARM>,
     queue: OwnedQueue,
 }
 
 impl_has_delayed_work! {
     impl HasDelayedWork<Self> for Scanner { self.work }
+    impl HasDelayedWork<Self, ALARM> for Scanner { self.alarm }
 }
 
 impl Scanner {
@@ -175,25 +168,24 @@ impl Scanner {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new(run_queues: RunQueues, log: Arc<Log>) -> Result<Arc<Self>> {
+    pub(crate) fn new(sources: Sources, log: Arc<Log>) -> Result<Arc<Self>> {
         let queue = OwnedQueue::new(c"guest_integrity")?;
         let buffers = Buffers {
-            tasks: QueuedTasks::default(),
-            entries: KVVec::new(),
-            suspects: KVVec::new(),
-            hidden: Hidden::new(),
+            look: Look::default(),
+            known: Known::new(),
             damage: None,
         };
 
         Arc::pin_init(
             pin_init!(Self {
-                run_queues,
+                sources,
                 log,
                 counts: Counts::new(),
                 flight <- new_mutex!(Flight::default()),
                 ended <- new_condvar!(),
                 buffers <- new_mutex!(buffers),
                 work <- new_delayed_work!(),
+                alarm <- new_delayed_work!(),
                 queue,
             }),
             GFP_KERNEL,
@@ -209,12 +201,18 @@ impl Scanner {
 
     /// Ends periodic scanning for good.
     pub(crate) fn stop(self: &Arc<Self>) {
-        disable_delayed_sync(self);
+        disable_delayed_sync::<_, 0>(self);
+        disable_delayed_sync::<_, ALARM>(self);
     }
 
     /// What scans have seen so far.
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// The suspects of the probe.
+    pub(crate) fn suspects(&self) -> &Suspects {
+        &self.sources.suspects
     }
 
     /// Makes a scan, or waits for one that begins after the call.
@@ -262,13 +260,14 @@ impl Scanner {
         writeln!(f, "queued={}", coverage.queued)?;
         writeln!(f, "processes={}", coverage.processes)?;
         writeln!(f, "threads={}", coverage.threads)?;
+        writeln!(f, "named={}", coverage.named)?;
         writeln!(f, "retries={}", coverage.cost.retries)?;
         writeln!(f, "skipped={}", coverage.skipped)?;
         writeln!(f, "cut={}", coverage.cut)?;
-        writeln!(f, "exiting={}", last.exiting)?;
-        writeln!(f, "suspects={}", last.suspects)?;
-        writeln!(f, "cleared={}", last.cleared)?;
-        writeln!(f, "hidden={}", last.hidden)?;
+        writeln!(f, "exiting={}", last.result.exiting)?;
+        writeln!(f, "suspects={}", last.result.suspects)?;
+        writeln!(f, "cleared={}", last.result.cleared)?;
+        writeln!(f, "hidden={}", last.found)?;
         writeln!(f, "held_ns={}", coverage.cost.held_ns)?;
         writeln!(f, "duration_ns={}", last.duration_ns)
     }
@@ -277,7 +276,7 @@ impl Scanner {
         // If it is queued already, or may not be any more, that is as well.
         let _ = self
             .queue
-            .enqueue_delayed(self.clone(), msecs_to_jiffies(ms));
+            .enqueue_delayed::<_, 0>(self.clone(), msecs_to_jiffies(ms));
     }
 
     /// Makes scan `number`.
@@ -289,13 +288,17 @@ impl Scanner {
             ..Last::default()
         };
 
-        if self.look(&mut buffers, &mut last).is_err() {
+        let Buffers { look, known, .. } = &mut *buffers;
+        let taken = look.take(&self.sources, known);
+
+        last.coverage = look.witnesses.coverage;
+        match taken {
+            Ok(result) => last.result = result,
             // No memory to write down what was found.
-            last.coverage.skipped = last.coverage.skipped.max(1);
+            Err(_) => last.coverage.skipped = last.coverage.skipped.max(1),
         }
         self.report(&mut buffers, &mut last);
-        // Tasks are let go without delay: they may have exited.
-        buffers.tasks.clear();
+        buffers.look.witnesses.end();
 
         // CAST: Time does not run backwards.
         last.duration_ns = start.elapsed().as_nanos() as u64;
@@ -305,149 +308,51 @@ impl Scanner {
             last.duration_ns,
             last.coverage.queued,
             last.coverage.processes,
-            last.hidden,
+            last.found,
             last.coverage.is_complete(),
         );
         last
     }
 
-    /// Takes the views and compares them, twice for those that the first time suspects.
-    fn look(
-        &self,
-        buffers: &mut Buffers,
-        last: &mut Last,
-    ) -> Result<(), kernel::alloc::AllocError> {
-        let Buffers {
-            tasks,
-            entries,
-            suspects,
-            hidden,
-            ..
-        } = buffers;
-
-        entries.clear();
-        suspects.clear();
-
-        // What is known to be hidden is looked for whether it runs now or not; it comes first, and is known by its place.
-        for (i, task) in (0..).zip(hidden.tasks()) {
-            collect::entry(entries, task, false, i)?;
-        }
-        let known = hidden.len();
-        collect::run_queues(&self.run_queues, tasks, &mut last.coverage);
-        for (i, queued) in (known..).zip(tasks.iter()) {
-            collect::entry(entries, &queued.task, queued.idle, i)?;
-        }
-        suspects.reserve(entries.len(), GFP_KERNEL)?;
-
-        // The lists are read after the run queues.
-        smp_mb(Full);
-
-        // Only what two searches, one after the other, do not find is hidden.
-        for pass in 0..2 {
-            let mut seen = Coverage::default();
-            let mut search = Search::new(entries);
-
-            collect::lists(&mut search, &mut seen);
-            last.coverage.cut += seen.cut;
-            last.coverage.damage = last.coverage.damage.or(seen.damage);
-            if pass == 0 {
-                last.coverage.processes = seen.processes;
-                last.coverage.threads = seen.threads;
-            }
-            suspects.clear();
-            if seen.cut != 0 {
-                // Nobody can be said to be missing from a list that was not read to its end.
-                break;
-            }
-            search.finish(
-                |origin| {
-                    let exited =
-                        sighting(hidden, tasks, origin).is_none_or(|s| s.task.has_exited());
-                    last.exiting += u32::from(exited);
-                    exited
-                },
-                |suspect| {
-                    // There is room for all.
-                    let _ = suspects.push_within_capacity(suspect);
-                },
-            );
-
-            // CAST: As many as entries, of which there are not that many.
-            let count = suspects.len() as u32;
-            if pass == 0 {
-                last.suspects = count;
-                if count == 0 {
-                    break;
-                }
-                entries.retain(|entry| entry.is_suspected());
-            } else {
-                last.cleared = last.suspects - count;
-            }
-        }
-        last.hidden = suspects.len() as u32;
-        Ok(())
-    }
-
-    /// Reports what was found, and forgets whom it does not apply to any more.
+    /// Reports what was found, and forgets what is not so any more.
     fn report(&self, buffers: &mut Buffers, last: &mut Last) {
         let Buffers {
-            tasks,
-            suspects,
-            hidden,
+            look,
+            known,
             damage,
-            ..
         } = buffers;
 
-        for suspect in suspects.iter() {
-            match sighting(hidden, tasks, suspect.origin) {
-                Some(sighting) if !sighting.known => {
-                    self.log.finding(&sighting, suspect.unlisted);
-                    add(&self.counts.findings, 1);
-                }
-                Some(_) => hidden.seen(suspect.origin),
-                None => {}
+        // CAST: As many as tasks.
+        last.found = look.found.len() as u32;
+        for found in look.found.iter() {
+            if !known.see(found) {
+                self.log.finding(found);
+                add(&self.counts.findings, 1);
+                // If there is no memory for it, it is reported again.
+                let _ = known.add(found);
             }
         }
+        look.found.clear();
+        known.keep_seen(last.coverage.is_complete());
+        // Who was cleared is suspected anew when there is reason to.
+        self.sources.suspects.settle(|task| known.has(task));
+
         if let Some(found) = last.coverage.damage.filter(|found| *damage != Some(*found)) {
             self.log.damage(found);
         }
         *damage = last.coverage.damage;
-
-        let known = hidden.len();
-        hidden.keep_seen(last.coverage.is_complete());
-        for suspect in suspects.iter() {
-            let i = suspect.origin.checked_sub(known);
-            if let Some(queued) = i.and_then(|i| tasks.get(i as usize)) {
-                // If there is no memory for it, it is reported again.
-                let _ = hidden.add(queued);
-            }
-        }
     }
 
     fn count(&self, last: &Last) {
         let complete = last.coverage.is_complete();
 
         add(&self.counts.scans, 1);
-        add(&self.counts.clean, (complete && last.hidden == 0).into());
+        add(&self.counts.clean, (complete && last.found == 0).into());
         add(&self.counts.truncated, (!complete).into());
-        add(&self.counts.sightings, last.hidden.into());
-        add(&self.counts.exiting, last.exiting.into());
-        add(&self.counts.cleared, last.cleared.into());
+        add(&self.counts.sightings, last.found.into());
+        add(&self.counts.exiting, last.result.exiting.into());
+        add(&self.counts.cleared, last.result.cleared.into());
     }
-}
-
-/// Returns the task that an entry was made of.
-fn sighting<'a>(hidden: &'a Hidden, tasks: &'a [QueuedTask], origin: u32) -> Option<Sighting<'a>> {
-    if origin < hidden.len() {
-        return hidden.get(origin);
-    }
-    tasks
-        .get((origin - hidden.len()) as usize)
-        .map(|queued| Sighting {
-            task: &queued.task,
-            cpu: queued.cpu,
-            known: false,
-        })
 }
 
 impl WorkItem for Scanner {
@@ -466,12 +371,74 @@ impl WorkItem for Scanner {
     }
 }
 
+impl WorkItem<ALARM> for Scanner {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        // As above.
+        let _ = this.scan();
+    }
+}
+
+impl Alarm for Scanner {
+    fn suspected(self: &Arc<Self>) {
+        // Others that come until then are looked at together. If it is queued already, or may not be any more, that is as well.
+        let _ = self
+            .queue
+            .enqueue_delayed::<_, ALARM>(self.clone(), msecs_to_jiffies(ALARM_MS));
+    }
+}
+
+/// Registers the probe of the view `switch`, and unregisters it, as the parameter says.
+#[pin_data]
+pub(crate) struct Probing {
+    scanner: Arc<Scanner>,
+    #[pin]
+    probe: Mutex<Option<Pin<KBox<Probe<Scanner>>>>>,
+}
+
+impl Probing {
+    /// Begins with what the parameter says now.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new(scanner: Arc<Scanner>) -> Result<Arc<Self>> {
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                scanner,
+                probe <- new_mutex!(None),
+            }),
+            GFP_KERNEL,
+        )?;
+
+        this.changed(params::switch_probe.get());
+        Ok(this)
+    }
+}
+
+impl Watch<u32> for Probing {
+    fn changed(&self, on: u32) {
+        let mut probe = self.probe.lock();
+
+        if on == 0 {
+            *probe = None;
+        } else if probe.is_none() {
+            let suspects = self.scanner.sources.suspects.clone();
+            match Probe::new(suspects, self.scanner.clone()) {
+                Ok(registered) => *probe = Some(registered),
+                Err(err) => pr_err!("no probe of sched_switch: {:?}; scans go on\n", err),
+            }
+        }
+    }
+}
+
 /// Passes a new interval on to the work that is waiting for the old one to pass.
 pub(crate) struct Rearm(pub(crate) Arc<Scanner>);
 
 impl Watch<u32> for Rearm {
     fn changed(&self, ms: u32) {
-        cancel_delayed(&self.0);
+        cancel_delayed::<_, 0>(&self.0);
         if ms != 0 {
             self.0.scan_in(ms);
         }

@@ -53,7 +53,7 @@ pub struct Listed {
 /// A walk along a list of tasks, within one RCU read-side critical section.
 ///
 /// The entries are those of the kernel's list unless somebody has changed links, so each is read as what may not be there.
-struct Walk<'rcu> {
+pub(super) struct Walk<'rcu> {
     /// The head of the list.
     head: usize,
     /// The head, or the link of the task that was met last.
@@ -71,7 +71,7 @@ struct Walk<'rcu> {
 
 impl Walk<'_> {
     /// Begins a walk along the list with the head at the address `head`, which links tasks at their offset `node`.
-    fn new(head: usize, node: usize) -> Self {
+    pub(super) fn new(head: usize, node: usize) -> Self {
         Walk {
             head,
             entry: head,
@@ -84,7 +84,7 @@ impl Walk<'_> {
         }
     }
 
-    fn next(&mut self) -> Option<Listed> {
+    pub(super) fn next(&mut self) -> Option<Listed> {
         if self.cut.is_some() {
             return None;
         }

@@ -286,6 +286,14 @@ impl RunQueue<'_> {
         self.cpu.as_u32()
     }
 
+    /// The idle task of the CPU.
+    pub fn idle(&self) -> TaskId {
+        let at = self.rq.wrapping_add(self.layout.idle).cast::<usize>();
+
+        // SAFETY: By the type invariants, this is a field of the run queue, which is always valid for reading.
+        TaskId(unsafe { at.read_volatile() })
+    }
+
     /// Returns whether the CPU is in use at the moment.
     pub fn is_online(&self) -> bool {
         cpu::is_online(self.cpu)

@@ -14,8 +14,10 @@ use std::{
 };
 
 /// What is built, and where guests find it.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 14] = [
     ("bend_list/bend_list.ko", "modules/bend_list.ko"),
+    ("empty_probe/empty_probe.ko", "modules/empty_probe.ko"),
+    ("forge_task/forge_task.ko", "modules/forge_task.ko"),
     ("hide_task/hide_task.ko", "modules/hide_task.ko"),
     ("mute_balloon/mute_balloon.ko", "modules/mute_balloon.ko"),
     ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
@@ -24,6 +26,7 @@ const FILES: [(&str, &str); 11] = [
     ("user/load", "bin/load"),
     ("user/mark", "bin/mark"),
     ("user/pingpong", "bin/pingpong"),
+    ("user/pipes", "bin/pipes"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
 ];

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 #[path = "../../../../drivers/virt/guest_integrity/record.rs"]
 mod record;
 
-use record::{Comm, Finding, Limiter, Line, COMM_LEN, LINE_LEN};
+use record::{Comm, Finding, Limiter, Line, COMM_LEN, LINE_LEN, WORD_LEN};
 
 fn line(comm: &[u8]) -> String {
     let finding = Finding {
@@ -92,4 +92,12 @@ fn messages_are_limited() {
     assert_eq!(limiter.pass(start + 2), None);
     assert_eq!(limiter.pass(start + Limiter::PERIOD_NS), Some(2));
     assert_eq!(limiter.pass(start + Limiter::PERIOD_NS), Some(0));
+}
+
+/// No word that is used as one is longer than there is room for, and a text without an end is none.
+#[test]
+fn a_word_is_a_string_up_to_its_end() {
+    let word = Line::<WORD_LEN>::of(format_args!("process_unlisted\0"));
+    assert_eq!(word.as_c_str(), c"process_unlisted");
+    assert_eq!(Line::<4>::of(format_args!("long\0")).as_c_str(), c"");
 }

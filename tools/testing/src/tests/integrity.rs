@@ -3,6 +3,8 @@
 //! Tests of guest_integrity against a fixture that hides tasks as a rootkit would.
 
 mod lists;
+mod switch;
+mod views;
 
 use super::{
     Driver,
@@ -28,7 +30,7 @@ const MODULE: Driver = Driver::ours("guest_integrity");
 const DEBUGFS: &str = "/sys/kernel/debug/guest_integrity";
 const INTERVAL: &str = "/sys/module/guest_integrity/parameters/interval_ms";
 /// What no scan happens without being asked for with.
-const ON_DEMAND: &str = "interval_ms=0";
+const ON_DEMAND: &str = "interval_ms=0 switch_probe=0";
 
 pub fn tests() -> Vec<Test> {
     let spec = Spec::q35;
@@ -43,8 +45,22 @@ pub fn tests() -> Vec<Test> {
             MODULE.load(guest, ON_DEMAND)?;
             hidden(guest, "thread", "-t -c 1", "thread_unlisted").map(drop)
         }),
+        Test::guest("integrity/views", 120, spec(), |guest, _| {
+            views::cases(guest)
+        }),
+        Test::guest("integrity/switch", 60, spec(), |guest, _| {
+            switch::sleeper(guest)
+        }),
+        Test::guest(
+            "integrity/switch-cost",
+            120,
+            spec().counted(),
+            |guest, _| switch::cost(guest),
+        )
+        .stock_only("it counts instructions"),
         Test::guest("integrity/policies", 120, spec(), |guest, _| {
-            MODULE.load(guest, ON_DEMAND)?;
+            // Others see it while it is on no run queue.
+            MODULE.load(guest, &format!("{ON_DEMAND} views=runqueue"))?;
             for policy in ["fifo", "deadline", "idle"] {
                 hidden(
                     guest,
@@ -344,7 +360,7 @@ fn periodic(guest: &mut Guest) -> Result<()> {
     guest.sh("rmmod hide_task")?;
     victim.end(guest)?;
 
-    guest.sh(&format!("echo 0 >{INTERVAL}"))?;
+    guest.sh(&format!("echo 0 >{INTERVAL}; echo 0 >{}", switch::PROBE))?;
     // One may have been under way.
     thread::sleep(Duration::from_millis(500));
     let before = count(guest, "scans")?;
@@ -464,7 +480,8 @@ fn lock(guest: &mut Guest) -> Result<()> {
 fn storm(guest: &mut Guest, lab: &Lab) -> Result<()> {
     const SECONDS: u64 = 60;
 
-    MODULE.load(guest, ON_DEMAND)?;
+    // Each honest suspect of the probe has another scan made.
+    MODULE.load(guest, "interval_ms=0")?;
     guest.sh(&format!(
         "(while echo 1 >{DEBUGFS}/scan; do :; done) >/dev/null 2>&1 & echo $! >/run/scanner"
     ))?;
@@ -494,6 +511,12 @@ fn storm(guest: &mut Guest, lab: &Lab) -> Result<()> {
     ensure!(
         clean == scans && truncated == 0,
         "{clean} of {scans} scans are clean, {truncated} truncated"
+    );
+    println!(
+        "{scans} scans, {} suspects of the probe, {} tasks were exiting, {} cleared",
+        count(guest, "suspected")?,
+        count(guest, "exiting")?,
+        count(guest, "cleared")?
     );
     // Else the storm did not bring the scans into the situation that it is for.
     ensure!(

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The views: what a scan compares with the lists of tasks, one file each.
+//!
+//! A view is a file and a line in [`VIEWS`]. It does one or more of these:
+//!
+//! - it names tasks that must be on the lists ([`View::collect`], [`View::witness`]); the rule of `decide` says which of them are
+//!   hidden;
+//! - it finds fault with a task that is on the lists ([`View::check`]). One look may come while the kernel changes the task; what
+//!   is still so at each of [`View::LOOKS`] looks, each a grace period of RCU after the one before, is reported. Whatever
+//!   the kernel changes under `tasklist_lock` has interrupts off, which a grace period waits for; so a view says why an honest task
+//!   cannot be met within such a change at each look.
+
+mod disguise;
+mod family;
+mod pid;
+mod runqueue;
+mod switch;
+
+use crate::witness::Witnesses;
+
+use guest::sched::{
+    peek::Peek,
+    rq::RunQueues,
+    switch::Suspects, //
+};
+
+use kernel::{
+    alloc::AllocError,
+    prelude::*,
+    sync::{
+        rcu,
+        Arc, //
+    },
+};
+
+type Collect = fn(&Sources, &mut Witnesses) -> Result<(), AllocError>;
+type Check = fn(&rcu::Guard, Peek<'_>) -> Option<&'static str>;
+
+/// One view.
+pub(crate) struct View {
+    /// Its name, in the parameter `views` and in records.
+    pub(crate) name: &'static str,
+    /// Names tasks that must be on the lists, before those are read. May sleep.
+    pub(crate) collect: Option<Collect>,
+    /// Does the same right before that, within the RCU read-side critical section in which the lists are read.
+    pub(crate) witness: Option<fn(&rcu::Guard, &mut Witnesses)>,
+    /// Says what is wrong with a task on the lists.
+    pub(crate) check: Option<Check>,
+    /// Says what is wrong with a task that is not on the lists, and says that it has begun to exit.
+    pub(crate) autopsy: Option<fn(Peek<'_>) -> Option<&'static str>>,
+}
+
+impl View {
+    /// Looks at which a task must have the same fault.
+    pub(crate) const LOOKS: u32 = 3;
+
+    /// A view that does nothing.
+    const fn named(name: &'static str) -> Self {
+        View {
+            name,
+            collect: None,
+            witness: None,
+            check: None,
+            autopsy: None,
+        }
+    }
+}
+
+/// Where views are taken from.
+pub(crate) struct Sources {
+    pub(crate) run_queues: RunQueues,
+    pub(crate) suspects: Arc<Suspects>,
+}
+
+/// All views. Where several see the same task, the first one reports it.
+pub(crate) const VIEWS: [View; 5] = [
+    runqueue::VIEW,
+    switch::VIEW,
+    pid::VIEW,
+    family::VIEW,
+    disguise::VIEW,
+];
+
+/// Their names.
+pub(crate) const NAMES: [&str; VIEWS.len()] = {
+    let mut names = [""; VIEWS.len()];
+    let mut i = 0;
+
+    while i < names.len() {
+        names[i] = VIEWS[i].name;
+        i += 1;
+    }
+    names
+};
