@@ -4,10 +4,12 @@
  */
 
 #include <linux/balloon.h>
+#include <linux/bpf.h>
 #include <linux/cpuhotplug.h>
 #include <linux/dim.h>
 #include <linux/etherdevice.h>
 #include <linux/ethtool.h>
+#include <linux/filter.h>
 #include <linux/hw_random.h>
 #include <linux/netdevice.h>
 #include <linux/oom.h>
@@ -18,7 +20,9 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <linux/vmstat.h>
+#include <net/checksum.h>
 #include <net/page_pool/helpers.h>
+#include <net/xdp.h>
 
 #include <uapi/linux/virtio_balloon.h>
 #include <uapi/linux/virtio_ids.h>
@@ -44,4 +48,5 @@ const u32 RUST_CONST_HELPER_ETHTOOL_COALESCE_USE_ADAPTIVE_RX =
 const u32 RUST_CONST_HELPER_ETH_RSS_HASH_TOP = ETH_RSS_HASH_TOP;
 const u32 RUST_CONST_HELPER_L1_CACHE_BYTES = L1_CACHE_BYTES;
 const u32 RUST_CONST_HELPER_NETDEV_RSS_KEY_LEN = NETDEV_RSS_KEY_LEN;
+const u16 RUST_CONST_HELPER_CSUM_MANGLED_0 = (__force u16)CSUM_MANGLED_0;
 const u32 RUST_CONST_HELPER_SKB_SHINFO_SIZE = SKB_DATA_ALIGN(sizeof(struct skb_shared_info));

@@ -9,6 +9,7 @@
 //! - [`skbuff`]: packets, as two types: one for each direction, because the ownership differs.
 //! - [`page_pool`]: memory to receive into.
 //! - [`buffer`]: packets and receive memory as something that can be lent to a virtio device.
+//! - [`xdp`]: programs that see packets before the stack does.
 //! - [`filter`]: what an interface is to receive.
 //! - [`ethtool`], [`stats`], [`address`]: what their names say.
 //!
@@ -50,6 +51,7 @@ pub mod page_pool;
 pub mod skbuff;
 pub mod stats;
 pub mod transmit;
+pub mod xdp;
 
 /// Returns whether a message about what comes from the network, or from a device, may be logged now: not if there have been many.
 pub fn ratelimit() -> bool {

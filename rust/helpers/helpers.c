@@ -22,3 +22,4 @@
 #include "sched.c"
 #include "skbuff.c"
 #include "virtio.c"
+#include "xdp.c"

@@ -7,7 +7,8 @@ use crate::{
     header::Segments,
     rx::{
         FRAME_OVERHEAD,
-        MEMORY, //
+        MEMORY,
+        PROGRAM_MEMORY, //
     },
 };
 use guest::{
@@ -157,6 +158,11 @@ pub(crate) fn segments(features: &Features<Feature>) -> Segments {
         fragments: features.contains(Feature::GuestUfo),
         udp: features.contains_any(&[Feature::GuestUso4, Feature::GuestUso6]),
     }
+}
+
+/// Returns whether the device may merge received packets.
+pub(crate) fn can_merge(features: &Features<Feature>) -> bool {
+    features.contains_any(&RECEIVE_SEGMENTS)
 }
 
 /// Returns the mask of what the device may leave to the guest (5.1.6.5.6.1): of checksums, and of segments if so wanted.
@@ -324,9 +330,20 @@ pub(crate) fn hashes(
 pub(crate) fn single_units(mtu: u32) -> Option<u32> {
     // CAST: A small constant.
     let frame = mtu + FRAME_OVERHEAD + crate::header::LEN as u32;
+
     let units = MEMORY.units(frame);
 
-    (MEMORY.order(units) <= MAX_ORDER).then_some(units)
+    // It has to be possible with a program as well.
+    (MEMORY.order(program_units(units)) <= MAX_ORDER).then_some(units)
+}
+
+/// Returns how many units a buffer takes that holds what one of `units` units does, with room for a program.
+pub(crate) fn program_units(units: u32) -> u32 {
+    PROGRAM_MEMORY.units(
+        units
+            .saturating_mul(MEMORY.unit)
+            .saturating_sub(MEMORY.overhead),
+    )
 }
 
 /// Returns the largest MTU of which every frame fits into a buffer of `units` units.
@@ -366,7 +383,7 @@ pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, devi
         }
         active |= device::Features::GSO_ROBUST | changeable;
     }
-    if features.contains_any(&RECEIVE_SEGMENTS) {
+    if can_merge(features) {
         active |= device::Features::GRO_HW;
         if features.contains(Feature::CtrlGuestOffloads) {
             changeable |= device::Features::GRO_HW;

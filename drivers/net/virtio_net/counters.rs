@@ -22,9 +22,17 @@ pub(crate) mod rx {
     pub(crate) const NO_MEMORY: usize = 7;
     /// Times that there was no memory to refill the ring.
     pub(crate) const REFILL_FAILURES: usize = 8;
+    /// Packets that a program has seen.
+    pub(crate) const XDP_PACKETS: usize = 9;
+    /// Packets that it has had sent by this interface.
+    pub(crate) const XDP_TX: usize = 10;
+    /// Packets that it has redirected to another one, or to a socket.
+    pub(crate) const XDP_REDIRECTS: usize = 11;
+    /// Packets that went nowhere: it wanted that, or it was not possible what it wanted.
+    pub(crate) const XDP_DROPS: usize = 12;
 
     /// How many there are.
-    pub(crate) const COUNT: usize = 9;
+    pub(crate) const COUNT: usize = 13;
 
     /// Their names, in this order.
     pub(crate) const NAMES: [&str; COUNT] = [
@@ -37,6 +45,10 @@ pub(crate) mod rx {
         "missing_buffers",
         "no_memory",
         "refill_failures",
+        "xdp_packets",
+        "xdp_tx",
+        "xdp_redirects",
+        "xdp_drops",
     ];
 }
 
@@ -54,11 +66,23 @@ pub(crate) mod tx {
     pub(crate) const STOPS: usize = 4;
     /// Times that it was woken.
     pub(crate) const WAKES: usize = 5;
+    /// Packets of programs, this interface's or others'.
+    pub(crate) const XDP_TX: usize = 6;
+    /// Those of them that did not fit into the ring.
+    pub(crate) const XDP_TX_DROPS: usize = 7;
 
     /// How many there are.
-    pub(crate) const COUNT: usize = 6;
+    pub(crate) const COUNT: usize = 8;
 
     /// Their names, in this order.
-    pub(crate) const NAMES: [&str; COUNT] =
-        ["packets", "bytes", "drops", "kicks", "stops", "wakes"];
+    pub(crate) const NAMES: [&str; COUNT] = [
+        "packets",
+        "bytes",
+        "drops",
+        "kicks",
+        "stops",
+        "wakes",
+        "xdp_tx",
+        "xdp_tx_drops",
+    ];
 }

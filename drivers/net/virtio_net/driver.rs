@@ -267,7 +267,14 @@ fn interface(
         let (sizing, order) = if mergeable {
             (Sizing::Mergeable(Mergeable::new(MEMORY)), 0)
         } else {
-            (Sizing::Single(single), MEMORY.order(single))
+            let program = config::program_units(single);
+            (
+                Sizing::Single {
+                    stack: single,
+                    program,
+                },
+                MEMORY.order(program),
+            )
         };
         let rules = Rules {
             missing_checksums: features.contains(Feature::GuestCsum),
@@ -332,6 +339,7 @@ fn interface(
     let (active, changeable) = config::abilities(&features);
     net.set_features(active, changeable);
     net.set_flexible();
+    net.set_programs(mergeable, features.any_layout());
     if can_adapt {
         net.set_adaptive()?;
     }

@@ -35,6 +35,7 @@ use crate::{
         Told, //
     },
     tx::Sender,
+    xdp,
 };
 use guest::{
     net::{
@@ -53,7 +54,11 @@ use guest::{
             rxfh,
             statistics::Statistics, //
         },
-        filter::RxMode, //
+        filter::RxMode,
+        xdp::{
+            Attached,
+            Refusal, //
+        }, //
     },
     virtio::{
         self,
@@ -218,6 +223,18 @@ impl device::Operations for Interface {
                 .inspect_err(|error| data.complain("what it may merge", *error)),
             _ => Ok(()),
         }
+    }
+
+    fn fix_features(dev: &Device<Self>, features: device::Features) -> device::Features {
+        xdp::fix_features(dev, features)
+    }
+
+    fn check_mtu(dev: &Device<Self>, mtu: u32) -> Result {
+        xdp::check_mtu(dev, mtu)
+    }
+
+    fn check_program(dev: &Device<Self>, program: Attached) -> core::result::Result<(), Refusal> {
+        xdp::check(dev, program)
     }
 
     fn add_vlan(dev: &Device<Self>, vid: u16) -> Result {

@@ -24,10 +24,14 @@ use crate::{
         Memory,
         Mergeable, //
     },
+    xdp::Sending,
 };
 use guest::{
     net::{
-        buffer::RxBuffer,
+        buffer::{
+            Room,
+            RxBuffer, //
+        },
         device::Features,
         dim::Sample,
         ethtool::coalesce::Moderation,
@@ -67,12 +71,19 @@ use kernel::{
 pub(crate) const FRAME_OVERHEAD: u32 = ETH_HLEN + 4;
 
 /// What receive buffers are made of.
-pub(crate) const MEMORY: Memory = Memory {
-    // CAST: Both are a few KiB.
-    unit: UNIT as u32,
-    page: PAGE_SIZE as u32,
-    overhead: RxBuffer::HEADROOM + RxBuffer::TAILROOM,
-};
+pub(crate) const MEMORY: Memory = memory(Room::Stack);
+
+/// What they are made of while a program sees the packets.
+pub(crate) const PROGRAM_MEMORY: Memory = memory(Room::Program);
+
+const fn memory(room: Room) -> Memory {
+    Memory {
+        // CAST: Both are a few KiB.
+        unit: UNIT as u32,
+        page: PAGE_SIZE as u32,
+        overhead: room.overhead(),
+    }
+}
 
 /// How many buffers are taken from the ring at a time.
 const BATCH: usize = 16;
@@ -81,8 +92,8 @@ const BATCH: usize = 16;
 pub(crate) enum Sizing {
     /// A packet can have several; their size follows the packets.
     Mergeable(Mergeable),
-    /// A packet has one, of so many units.
-    Single(u32),
+    /// A packet has one, of so many units; of more if a program may put headers before it.
+    Single { stack: u32, program: u32 },
 }
 
 /// What the poll of a receive queue shares.
@@ -100,6 +111,7 @@ pub(crate) struct Receiver {
     sizing: Sizing,
     taken: Taken,
     peers: Option<Arc<Peers>>,
+    pub(crate) sending: Sending,
     stats: Writer<{ counter::COUNT }>,
     /// How often the queue's interrupt was turned on.
     events: u16,
@@ -176,6 +188,40 @@ impl Taken {
     }
 }
 
+/// A header, checked, with what it says beyond that.
+pub(crate) struct Opened {
+    /// How long it is.
+    pub(crate) skip: u32,
+    bytes: [u8; LEN],
+    pub(crate) hash: Option<Hash>,
+    pub(crate) received: Received,
+}
+
+/// Returns the room that buffers need, with a program or without.
+fn room(program: bool) -> Room {
+    if program {
+        Room::Program
+    } else {
+        Room::Stack
+    }
+}
+
+/// Returns a new buffer.
+#[inline]
+fn take(pool: &mut PoolRef<'_>, units: u32, room: Room, wait: Wait) -> Option<RxBuffer> {
+    RxBuffer::new(pool.alloc(units, wait)?, room)
+}
+
+/// Gives a packet the hash that the device has computed.
+#[inline]
+pub(crate) fn set_hash(skb: &mut RxSkBuff, hash: Option<Hash>) {
+    match hash {
+        Some(Hash::Network(hash)) => skb.set_hash(hash, HashLevel::Network),
+        Some(Hash::Transport(hash)) => skb.set_hash(hash, HashLevel::Transport),
+        None => {}
+    }
+}
+
 impl Receiver {
     pub(crate) fn new(
         format: Format,
@@ -190,6 +236,7 @@ impl Receiver {
             sizing,
             taken: Taken::new(),
             peers,
+            sending: Sending::default(),
             stats,
             events: 0,
         }
@@ -197,8 +244,10 @@ impl Receiver {
 
     /// Returns how many units the next buffer takes.
     #[inline]
-    fn units(&self, mtu: u32) -> u32 {
+    fn units(&self, mtu: u32, room: Room) -> u32 {
         match &self.sizing {
+            // Programs work best on packets in one piece.
+            Sizing::Mergeable(_) if room == Room::Program => PROGRAM_MEMORY.page_units(),
             Sizing::Mergeable(sizing) => {
                 // CAST: Small numbers.
                 let frame = mtu
@@ -206,7 +255,10 @@ impl Receiver {
                     .saturating_add(self.format.len() as u32);
                 sizing.units(frame, MAX_FRAGS as u32)
             }
-            Sizing::Single(units) => *units,
+            Sizing::Single { stack, program } => match room {
+                Room::Stack => *stack,
+                Room::Program => *program,
+            },
         }
     }
 
@@ -216,12 +268,13 @@ impl Receiver {
         vq: &mut Virtqueue<'_, RxBuffer>,
         pool: &mut PoolRef<'_>,
         units: u32,
+        room: Room,
         counts: &mut [u64; counter::COUNT],
     ) -> bool {
         let mut enough = true;
 
         while vq.num_free() > 0 {
-            let Some(buffer) = pool.alloc(units, Wait::No).and_then(RxBuffer::new) else {
+            let Some(buffer) = take(pool, units, room, Wait::No) else {
                 counts[counter::REFILL_FAILURES] += 1;
                 enough = vq.num_free() < vq.size() - vq.size() / 4;
                 break;
@@ -269,20 +322,17 @@ impl Receiver {
         queue: &Queue<RxBuffer>,
         cx: &Context<'_>,
     ) -> core::result::Result<RxSkBuff, usize> {
-        // CAST: At most 20.
-        let skip = self.format.len() as u32;
-        let data_len = match len.checked_sub(skip) {
-            Some(data_len) if data_len >= ETH_HLEN => data_len,
-            _ => return Err(counter::SHORT),
-        };
-        let (header, hash) = self.header(&buffer, cx).ok_or(counter::SHORT)?;
-        let Received {
-            verdict,
-            buffers,
-            segmented,
-        } = Header::from_bytes(&header, self.format)
-            .received(data_len, &self.rules)
-            .map_err(|_| counter::BAD_HEADER)?;
+        let Opened {
+            skip,
+            bytes: header,
+            hash,
+            received:
+                Received {
+                    verdict,
+                    buffers,
+                    segmented,
+                },
+        } = self.open(&buffer, len, cx)?;
 
         let built = RxSkBuff::build(buffer, skip, len, cx).map_err(|_| counter::NO_MEMORY);
         let mut skb = if buffers > 1 {
@@ -290,11 +340,7 @@ impl Receiver {
         } else {
             built?
         };
-        match hash {
-            Some(Hash::Network(hash)) => skb.set_hash(hash, HashLevel::Network),
-            Some(Hash::Transport(hash)) => skb.set_hash(hash, HashLevel::Transport),
-            None => {}
-        }
+        set_hash(&mut skb, hash);
 
         if segmented {
             // Its header is about the checksum too.
@@ -323,6 +369,43 @@ impl Receiver {
         Ok(skb)
     }
 
+    /// Checks the header before a packet, of which, and the packet, there are `len` bytes in the first buffer. Fails with the
+    /// counter that the packet's loss belongs to.
+    #[inline]
+    pub(crate) fn open(
+        &self,
+        buffer: &RxBuffer,
+        len: u32,
+        cx: &Context<'_>,
+    ) -> core::result::Result<Opened, usize> {
+        // CAST: At most 20.
+        let skip = self.format.len() as u32;
+        let data_len = match len.checked_sub(skip) {
+            Some(data_len) if data_len >= ETH_HLEN => data_len,
+            _ => return Err(counter::SHORT),
+        };
+        let (bytes, hash) = self.header(buffer, cx).ok_or(counter::SHORT)?;
+        let received = Header::from_bytes(&bytes, self.format)
+            .received(data_len, &self.rules)
+            .map_err(|_| counter::BAD_HEADER)?;
+
+        Ok(Opened {
+            skip,
+            bytes,
+            hash,
+            received,
+        })
+    }
+
+    /// Returns the next buffer of a packet, or which counter the packet's loss belongs to.
+    #[inline]
+    pub(crate) fn next(
+        &mut self,
+        queue: &Queue<RxBuffer>,
+    ) -> core::result::Result<Used<RxBuffer>, usize> {
+        self.taken.next(queue).ok_or(counter::MISSING_BUFFERS)
+    }
+
     /// Copies the header before a packet, and reads the hash if there is one and the stack wants it.
     #[inline]
     fn header(&self, buffer: &RxBuffer, cx: &Context<'_>) -> Option<([u8; LEN], Option<Hash>)> {
@@ -347,11 +430,14 @@ impl Receiver {
         queue: &Queue<RxBuffer>,
     ) -> core::result::Result<RxSkBuff, usize> {
         for _ in 0..more {
-            let Some(Used { buffer, len }) = self.taken.next(queue) else {
-                if let Ok(skb) = packet {
-                    skb.free(DropReason::DeviceHeader);
+            let Used { buffer, len } = match self.next(queue) {
+                Ok(used) => used,
+                Err(counter) => {
+                    if let Ok(skb) = packet {
+                        skb.free(DropReason::DeviceHeader);
+                    }
+                    return Err(counter);
                 }
-                return Err(counter::MISSING_BUFFERS);
             };
 
             let Ok(mut skb) = packet else {
@@ -375,17 +461,16 @@ impl Handler for Receiver {
     type Shared = Shared;
 
     /// Fills the ring while it is allowed to wait for memory.
-    fn start(&mut self, shared: &Shared, pool: Option<PoolRef<'_>>) {
+    fn start(&mut self, shared: &Shared, pool: Option<PoolRef<'_>>, program: bool) {
         let Some(mut pool) = pool else {
             return;
         };
-        let units = match self.sizing {
-            Sizing::Mergeable(_) => 1,
-            Sizing::Single(units) => units,
-        };
+        let room = room(program);
+        // With the smallest MTU: the packets will show what they need.
+        let units = self.units(0, room);
 
         loop {
-            let Some(buffer) = pool.alloc(units, Wait::Yes).and_then(RxBuffer::new) else {
+            let Some(buffer) = take(&mut pool, units, room, Wait::Yes) else {
                 // The first poll tries again.
                 break;
             };
@@ -407,6 +492,7 @@ impl Handler for Receiver {
     fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Progress {
         // CAST: A budget is not negative.
         let budget = cx.budget() as u32;
+        let program = cx.program();
         let mut counts = [0; counter::COUNT];
         let mut work = 0;
 
@@ -422,15 +508,22 @@ impl Handler for Receiver {
             let Some(used) = self.taken.next(&shared.queue) else {
                 break;
             };
-            self.frame(used, shared, cx, &mut counts);
+            match program {
+                None => self.frame(used, shared, cx, &mut counts),
+                Some(program) => self.inspect(program, used, shared, cx, &mut counts),
+            }
             work += 1;
         }
+        if program.is_some() {
+            self.sending.finish(cx, &mut counts);
+        }
 
-        let units = self.units(cx.mtu());
+        let room = room(program.is_some());
+        let units = self.units(cx.mtu(), room);
         let mut enough = true;
         if let (Some(mut vq), Some(mut pool)) = (shared.queue.lock(), cx.pool()) {
             if vq.num_free() > budget.min(vq.size()) / 2 {
-                enough = self.refill(&mut vq, &mut pool, units, &mut counts);
+                enough = self.refill(&mut vq, &mut pool, units, room, &mut counts);
             }
         }
         if let (Some(peers), true) = (&self.peers, counts[counter::KICKS] != 0) {

@@ -24,6 +24,14 @@ impl Memory {
         len.saturating_add(self.overhead).div_ceil(self.unit)
     }
 
+    /// Returns how many units a page is.
+    pub(crate) const fn page_units(&self) -> u32 {
+        match self.page.checked_div(self.unit) {
+            Some(units) => units,
+            None => 1,
+        }
+    }
+
     /// Returns the order of the smallest page that holds a buffer of `units` units.
     pub(crate) const fn order(&self, units: u32) -> u32 {
         let pages = units.saturating_mul(self.unit).div_ceil(self.page);
@@ -70,10 +78,10 @@ impl Mergeable {
     /// Buffers are one unit, or a page when packets are larger than what a unit holds, or a unit is so small that a frame
     /// would take more buffers than there can be.
     pub(crate) const fn units(&self, frame: u32, buffers: u32) -> u32 {
-        let small = self.memory.unit - self.memory.overhead;
-        let page = self.memory.page / self.memory.unit;
+        let small = self.memory.unit.saturating_sub(self.memory.overhead);
+        let page = self.memory.page_units();
 
-        if self.average / WEIGHT > small || frame.div_ceil(small) > buffers {
+        if self.average / WEIGHT > small || frame > small.saturating_mul(buffers) {
             page
         } else {
             1

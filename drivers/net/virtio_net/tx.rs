@@ -17,13 +17,19 @@ use crate::{
         GSO_ECN,
         GSO_TCPV4,
         GSO_TCPV6,
-        GSO_UDP_L4, //
+        GSO_UDP_L4,
+        HASH_LEN,
+        LEGACY_LEN,
+        LEN, //
     },
     interface::Interface,
 };
 use guest::{
     net::{
-        buffer::TxFrame,
+        buffer::{
+            Outgoing,
+            TxFrame, //
+        },
         napi::{
             Context,
             Progress, //
@@ -38,9 +44,14 @@ use guest::{
             Transmit,
             TxQueue,
             Xmit, //
+        },
+        xdp::{
+            Frame,
+            Frames, //
         }, //
     },
     virtio::{
+        buffer::Rejected,
         Queue,
         Virtqueue, //
     }, //
@@ -114,9 +125,92 @@ impl Sender {
                 ENOMEM => DropReason::NoMemory,
                 _ => DropReason::DeviceReady,
             };
-            rejected.buffer.into_skb().free(reason);
+            if let Outgoing::Stack(skb) = rejected.buffer.into_inner() {
+                skb.free(reason);
+            }
             rejected.error
         })
+    }
+
+    /// Gives a packet of a program to the device, or back.
+    #[inline]
+    fn lend_frame(
+        &self,
+        vq: &mut Virtqueue<'_, TxFrame>,
+        frame: Frame,
+    ) -> core::result::Result<(), Frame> {
+        let frame = match self.format.layout {
+            _ if !self.any_layout => Err(frame),
+            Layout::Short => TxFrame::of_program::<LEGACY_LEN>(frame),
+            Layout::Long => TxFrame::of_program::<LEN>(frame),
+            Layout::Hash => TxFrame::of_program::<HASH_LEN>(frame),
+        }?;
+
+        match vq.add_outbuf(frame) {
+            Ok(()) => Ok(()),
+            Err(Rejected { buffer, .. }) => match buffer.into_inner() {
+                Outgoing::Program(frame) => Err(frame),
+                Outgoing::Stack(_) => Ok(()),
+            },
+        }
+    }
+
+    /// Tells the device of what it has been given.
+    #[inline]
+    fn tell(
+        stats: &mut Writer<{ counter::COUNT }>,
+        vq: &mut Virtqueue<'_, TxFrame>,
+        queue: &TxQueue<'_, Interface>,
+    ) {
+        if vq.kick_prepare() && vq.notify() {
+            stats.add(counter::KICKS, 1);
+        }
+        if !vq.enable_cb_delayed() {
+            queue.schedule(|| vq.disable_cb());
+        }
+    }
+
+    /// Takes back what the device has sent, and gives what the stack has sent to `consume`.
+    #[inline]
+    fn reclaim(
+        stats: &mut Writer<{ counter::COUNT }>,
+        format: Format,
+        vq: &mut Virtqueue<'_, TxFrame>,
+        queue: &TxQueue<'_, Interface>,
+        mut consume: impl FnMut(TxSkBuff),
+    ) {
+        // Of the stack, which counts what is in flight, and of programs.
+        let mut packets = 0u32;
+        let mut bytes = 0u32;
+        let mut frames = 0u32;
+        let mut frame_bytes = 0u32;
+
+        // What is in flight cannot become more meanwhile, so this ends.
+        while let Some(used) = vq.get_buf() {
+            match used.buffer.into_inner() {
+                Outgoing::Stack(skb) => {
+                    packets = packets.wrapping_add(1);
+                    bytes = bytes.wrapping_add(skb.len());
+                    consume(skb);
+                }
+                Outgoing::Program(frame) => {
+                    frames = frames.wrapping_add(1);
+                    // CAST: At most 20.
+                    let len = frame.len().wrapping_sub(format.len() as u32);
+                    frame_bytes = frame_bytes.wrapping_add(len);
+                }
+            }
+        }
+
+        if packets | frames != 0 {
+            let mut counts = [0; counter::COUNT];
+            counts[counter::PACKETS] = u64::from(packets) + u64::from(frames);
+            counts[counter::BYTES] = u64::from(bytes) + u64::from(frame_bytes);
+            stats.add_all(&counts);
+        }
+        if packets > 0 {
+            queue.completed(packets, bytes);
+        }
     }
 
     /// Says what the device is to do with a packet.
@@ -169,39 +263,56 @@ impl Transmit for Sender {
         };
 
         if kick {
-            if vq.kick_prepare() && vq.notify() {
-                self.stats.add(counter::KICKS, 1);
-            }
-            if !vq.enable_cb_delayed() {
-                queue.schedule(|| vq.disable_cb());
-            }
+            Self::tell(&mut self.stats, &mut vq, queue);
         }
         Xmit::Taken
+    }
+
+    fn xdp_xmit(&mut self, queue: &TxQueue<'_, Interface>, frames: &mut Frames<'_>, flush: bool) {
+        let Some(mut vq) = self.queue.lock() else {
+            return;
+        };
+        let mut sent = 0;
+        let mut dropped = 0;
+
+        vq.disable_cb();
+        if (vq.num_free() as usize) < frames.len().saturating_add(TxFrame::MAX_SEGMENTS) {
+            Self::reclaim(&mut self.stats, self.format, &mut vq, queue, |skb| {
+                skb.consume_any()
+            });
+        }
+        while let Some(frame) = frames.take() {
+            if let Err(frame) = self.lend_frame(&mut vq, frame) {
+                frames.give_back(frame);
+                // CAST: A few at a time.
+                dropped = frames.len() as u64;
+                break;
+            }
+            sent += 1;
+        }
+
+        let mut counts = [0; counter::COUNT];
+        counts[counter::XDP_TX] = sent;
+        counts[counter::XDP_TX_DROPS] = dropped;
+        self.stats.add_all(&counts);
+        if vq.num_free() < self.enough {
+            queue.stop();
+            self.stats.add(counter::STOPS, 1);
+        }
+        if flush {
+            Self::tell(&mut self.stats, &mut vq, queue);
+        }
     }
 
     fn complete(&mut self, queue: &TxQueue<'_, Interface>, cx: &Context<'_>) -> Progress {
         let Some(mut vq) = self.queue.lock() else {
             return Progress::Done(0);
         };
-        let mut packets = 0u32;
-        let mut bytes = 0u32;
 
-        // What is in flight cannot become more meanwhile, so this ends.
         vq.disable_cb();
-        while let Some(used) = vq.get_buf() {
-            let skb = used.buffer.into_skb();
-            packets = packets.wrapping_add(1);
-            bytes = bytes.wrapping_add(skb.len());
-            skb.consume(cx);
-        }
-
-        if packets > 0 {
-            let mut counts = [0; counter::COUNT];
-            counts[counter::PACKETS] = u64::from(packets);
-            counts[counter::BYTES] = u64::from(bytes);
-            self.stats.add_all(&counts);
-            queue.completed(packets, bytes);
-        }
+        Self::reclaim(&mut self.stats, self.format, &mut vq, queue, |skb| {
+            skb.consume(cx)
+        });
         if vq.num_free() >= self.enough && queue.wake() {
             self.stats.add(counter::WAKES, 1);
         }

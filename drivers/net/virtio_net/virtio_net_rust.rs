@@ -30,6 +30,7 @@ mod sizing;
 mod statistics;
 mod told;
 mod tx;
+mod xdp;
 
 use kernel::prelude::*;
 

@@ -3,11 +3,15 @@
 //! Packets and receive memory that a virtio device can be lent.
 
 use super::{
-    page_pool::Fragment,
+    page_pool::{
+        Fragment,
+        TAG, //
+    },
     skbuff::{
         TxSkBuff,
         MAX_FRAGS, //
-    }, //
+    },
+    xdp::Frame, //
 };
 use crate::{
     bindings,
@@ -36,8 +40,21 @@ pub const MAX_HEADER: usize = 40;
 ///
 /// # Invariants
 ///
-/// The packet's control block holds a `Control`; if that says so, the header is in the headroom, which nobody else uses.
-pub struct TxFrame(TxSkBuff);
+/// - The control block of a packet of the stack holds a `Control`; if that says so, the header is in the headroom, which nobody
+///   else uses.
+/// - A packet of a program begins with the header.
+pub struct TxFrame(Outgoing);
+
+/// Who wants a packet sent.
+pub enum Outgoing {
+    /// The stack.
+    Stack(TxSkBuff),
+    /// A program.
+    Program(Frame),
+}
+
+/// Marks the pointer to a packet of a program. What it points to is aligned better.
+const PROGRAM: usize = 1;
 
 /// What a [`TxFrame`] keeps in the packet's control block, which is the driver's as long as it has the packet.
 #[repr(C)]
@@ -84,14 +101,39 @@ impl TxFrame {
         unsafe { addr_of_mut!((*control).in_headroom).write(in_headroom) };
 
         // INVARIANT: It has just been written.
-        Self(skb)
+        Self(Outgoing::Stack(skb))
     }
 
-    /// Returns the packet.
+    /// Puts `N` zeros before a packet of a program: a header that leaves nothing to a device, which does not mind where the
+    /// header ends and the data begins.
+    ///
+    /// # Errors
+    ///
+    /// The packet comes back when there is no room before it.
     #[inline]
-    pub fn into_skb(self) -> TxSkBuff {
+    pub fn of_program<const N: usize>(mut frame: Frame) -> core::result::Result<Self, Frame> {
+        if !frame.push::<N>() {
+            return Err(frame);
+        }
+        // INVARIANT: It has just been put there.
+        Ok(Self(Outgoing::Program(frame)))
+    }
+
+    /// Returns the packet; that of a program still has its header.
+    #[inline]
+    pub fn into_inner(self) -> Outgoing {
         self.0
     }
+}
+
+/// Adds the fragments of a packet.
+fn push_fragments(info: &bindings::skb_shared_info, list: &mut Segments<'_>) -> Result {
+    for frag in info.frags.iter().take(usize::from(info.nr_frags)) {
+        // SAFETY: The fragment is one of the packet's.
+        let at = unsafe { bindings::skb_frag_address(frag) };
+        list.push_out(NonNull::new(at.cast()).ok_or(EINVAL)?, frag.len)?;
+    }
+    Ok(())
 }
 
 // SAFETY:
@@ -102,26 +144,46 @@ impl TxFrame {
 unsafe impl Buffer for TxFrame {
     #[inline]
     fn into_raw(self) -> NonNull<c_void> {
-        self.0.into_raw().cast()
+        match self.0 {
+            Outgoing::Stack(skb) => skb.into_raw().cast(),
+            Outgoing::Program(frame) => frame.into_raw().cast().map_addr(|addr| addr | PROGRAM),
+        }
     }
 
     #[inline]
     unsafe fn from_raw(ptr: NonNull<c_void>) -> Self {
-        // INVARIANT: The control block has not been touched since.
+        // INVARIANT: Neither a control block nor a header has been touched since.
+        if ptr.as_ptr() as usize & PROGRAM == 0 {
+            // SAFETY: By the safety requirements the pointer comes from `into_raw()`.
+            return Self(Outgoing::Stack(unsafe { TxSkBuff::from_raw(ptr.cast()) }));
+        }
+        let ptr = ptr.cast::<u8>().as_ptr().wrapping_sub(PROGRAM);
+        // SAFETY: Without the mark it is what a frame has given.
+        let ptr = unsafe { NonNull::new_unchecked(ptr) };
         // SAFETY: By the safety requirements the pointer comes from `into_raw()`.
-        Self(unsafe { TxSkBuff::from_raw(ptr.cast()) })
+        Self(Outgoing::Program(unsafe { Frame::from_raw(ptr.cast()) }))
     }
 
     #[inline]
     fn segments(&self, list: &mut Segments<'_>) -> Result {
-        let raw = self.0.as_ptr();
+        let skb = match &self.0 {
+            Outgoing::Stack(skb) => skb,
+            Outgoing::Program(frame) => {
+                let (data, len) = frame.head();
+                list.push_out(NonNull::new(data).ok_or(EINVAL)?, len)?;
+                return frame
+                    .fragments()
+                    .map_or(Ok(()), |info| push_fragments(info, list));
+            }
+        };
+        let raw = skb.as_ptr();
         // SAFETY: The packet is valid.
         let data = unsafe { NonNull::new((*raw).data) }.ok_or(EINVAL)?;
         // SAFETY: By the type invariant the control block holds a `Control`.
         let control = unsafe { addr_of_mut!((*raw).cb).cast::<Control>() };
         // SAFETY: As above.
         let len = u32::from(unsafe { (*control).len });
-        let head_len = self.0.head_len();
+        let head_len = skb.head_len();
 
         // SAFETY: As above.
         if unsafe { (*control).in_headroom } {
@@ -137,7 +199,7 @@ unsafe impl Buffer for TxFrame {
             }
         }
 
-        let info = self.0.shared_info();
+        let info = skb.shared_info();
         if info.nr_frags == 0 && info.frag_list.is_null() {
             return Ok(());
         }
@@ -145,12 +207,7 @@ unsafe impl Buffer for TxFrame {
             // The stack makes such packets linear for a device without `NETIF_F_FRAGLIST`.
             return Err(EINVAL);
         }
-        for frag in info.frags.iter().take(usize::from(info.nr_frags)) {
-            // SAFETY: The fragment is one of the packet's.
-            let at = unsafe { bindings::skb_frag_address(frag) };
-            list.push_out(NonNull::new(at.cast()).ok_or(EINVAL)?, frag.len)?;
-        }
-        Ok(())
+        push_fragments(info, list)
     }
 
     #[inline]
@@ -159,35 +216,59 @@ unsafe impl Buffer for TxFrame {
     }
 }
 
+/// What a buffer leaves room for, before what the device writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// The headers that the stack may put there.
+    Stack,
+    /// Those that a program may put there.
+    Program,
+}
+
+impl Room {
+    /// Returns how many bytes at the beginning the device does not get.
+    #[inline]
+    pub const fn headroom(self) -> u32 {
+        match self {
+            Room::Stack => max(32, bindings::L1_CACHE_BYTES) + bindings::NET_IP_ALIGN,
+            Room::Program => bindings::XDP_PACKET_HEADROOM + bindings::NET_IP_ALIGN,
+        }
+    }
+
+    /// Returns how many bytes the device does not get.
+    pub const fn overhead(self) -> u32 {
+        self.headroom() + RxBuffer::TAILROOM
+    }
+}
+
 /// Memory for a device to write a packet, or a part of one, into.
 ///
-/// At the beginning is room for the headers that the stack may put before the packet, and at the end for what a `struct
-/// sk_buff` needs: any buffer can become a packet without a copy.
+/// At the beginning is [`Room`], and at the end for what a `struct sk_buff` needs: any buffer can become a packet without a copy.
 ///
 /// # Invariants
 ///
-/// The fragment is larger than [`HEADROOM`](Self::HEADROOM) and [`TAILROOM`](Self::TAILROOM) together.
-pub struct RxBuffer(Fragment);
+/// The fragment is larger than the [overhead](Room::overhead).
+pub struct RxBuffer {
+    fragment: Fragment,
+    room: Room,
+}
 
 impl RxBuffer {
-    /// The bytes at the beginning that the device does not get.
-    pub const HEADROOM: u32 = max(32, bindings::L1_CACHE_BYTES) + bindings::NET_IP_ALIGN;
-
     /// The bytes at the end that the device does not get.
     pub const TAILROOM: u32 = bindings::SKB_SHINFO_SIZE;
 
     /// Makes a buffer of a fragment. Returns [`None`], and frees the fragment, when it is too small.
     #[inline]
-    pub fn new(fragment: Fragment) -> Option<Self> {
+    pub fn new(fragment: Fragment, room: Room) -> Option<Self> {
         // INVARIANT: It is checked here.
-        (fragment.size() > Self::HEADROOM + Self::TAILROOM).then_some(Self(fragment))
+        (fragment.size() > room.overhead()).then_some(Self { fragment, room })
     }
 
     /// Returns how many bytes the device can write.
     #[inline]
     pub fn capacity(&self) -> u32 {
         // By the type invariant this does not wrap.
-        self.0.size().wrapping_sub(Self::HEADROOM + Self::TAILROOM)
+        self.fragment.size().wrapping_sub(self.room.overhead())
     }
 
     /// Copies the first `N` bytes that the device wrote. Returns [`None`] when the buffer is smaller.
@@ -202,20 +283,48 @@ impl RxBuffer {
         Some(unsafe { self.data().as_ptr().cast::<[u8; N]>().read_volatile() })
     }
 
+    /// Copies the first `len` bytes of another buffer. Returns `false` when one of the two is smaller.
+    pub(super) fn copy_from(&mut self, other: &Self, len: u32) -> bool {
+        if len > self.capacity() || len > other.capacity() {
+            return false;
+        }
+
+        // SAFETY: Both are this long, as has just been checked, and different.
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                other.data().as_ptr(),
+                self.data().as_ptr(),
+                len as usize,
+            )
+        };
+        true
+    }
+
+    #[inline]
+    pub(super) fn room(&self) -> Room {
+        self.room
+    }
+
+    /// Returns how many bytes at the beginning the device does not get.
+    #[inline]
+    pub(super) fn headroom(&self) -> u32 {
+        self.room.headroom()
+    }
+
     #[inline]
     pub(super) fn fragment(&self) -> &Fragment {
-        &self.0
+        &self.fragment
     }
 
     #[inline]
     pub(super) fn into_fragment(self) -> Fragment {
-        self.0
+        self.fragment
     }
 
     #[inline]
-    fn data(&self) -> NonNull<u8> {
+    pub(super) fn data(&self) -> NonNull<u8> {
         // SAFETY: By the type invariant this is within the fragment.
-        unsafe { self.0.as_ptr().add(Self::HEADROOM as usize) }
+        unsafe { self.fragment.as_ptr().add(self.headroom() as usize) }
     }
 }
 
@@ -228,21 +337,36 @@ const fn max(a: u32, b: u32) -> u32 {
 }
 
 // SAFETY:
-// - A packed fragment is its address with its size in bits that are zero otherwise: unique while it lives, and never null.
+// - A packed fragment is its address with its size, and a mark, in bits that are zero otherwise: unique while it lives, and never
+//   null.
 // - The fragment owns its memory, and the value is not there while it is in flight.
 // - `capacity()` is the length of the one segment.
 unsafe impl Buffer for RxBuffer {
     #[inline]
     fn into_raw(self) -> NonNull<c_void> {
+        let tag = match self.room {
+            Room::Stack => 0,
+            Room::Program => TAG,
+        };
+
         // SAFETY: A fragment's address is not null.
-        unsafe { NonNull::new_unchecked(self.0.into_packed() as *mut c_void) }
+        unsafe { NonNull::new_unchecked((self.fragment.into_packed() | tag) as *mut c_void) }
     }
 
     #[inline]
     unsafe fn from_raw(ptr: NonNull<c_void>) -> Self {
+        let packed = ptr.as_ptr() as usize;
+
         // INVARIANT: The fragment was large enough when it was lent.
-        // SAFETY: By the safety requirements the pointer comes from `into_raw()` and is restored once.
-        Self(unsafe { Fragment::from_packed(ptr.as_ptr() as usize) })
+        Self {
+            // SAFETY: By the safety requirements the pointer comes from `into_raw()` and is restored once.
+            fragment: unsafe { Fragment::from_packed(packed & !TAG) },
+            room: if packed & TAG == 0 {
+                Room::Stack
+            } else {
+                Room::Program
+            },
+        }
     }
 
     #[inline]

@@ -34,7 +34,8 @@ use super::{
     transmit::{
         Reclaim,
         Side, //
-    }, //
+    },
+    xdp::Attached, //
 };
 use crate::bindings;
 use core::{
@@ -75,6 +76,8 @@ struct Private<T: Operations> {
     registered: Atomic<i32>,
     // How many there are for `ethtool`; does not change once the device is registered.
     statistics: Atomic<usize>,
+    // An `Attached`; changes under the rtnl lock.
+    attached: Atomic<i32>,
     #[pin]
     data: T,
 }
@@ -158,6 +161,30 @@ impl<T: Operations> Device<T> {
     /// Returns how many statistics `ethtool` shows.
     pub(super) fn statistics(&self) -> usize {
         self.private().statistics.load(Relaxed)
+    }
+
+    /// Returns whether there is a program that sees packets. It changes under the rtnl lock.
+    pub fn attached(&self) -> Attached {
+        Attached::from_number(self.private().attached.load(Relaxed))
+    }
+
+    pub(super) fn set_attached(&self, attached: Attached) {
+        // CAST: As `from_number()` reads it.
+        self.private().attached.store(attached as i32, Relaxed);
+    }
+
+    /// Returns whether the device is known to the stack, and not about to go. It changes under the rtnl lock.
+    pub(super) fn is_registered(&self) -> bool {
+        // SAFETY: By the type invariant the device is valid; the byte is written under the rtnl lock.
+        let state = unsafe { addr_of!((*self.as_raw()).reg_state).read_volatile() };
+
+        u32::from(state) == bindings::netdev_reg_state_NETREG_REGISTERED
+    }
+
+    /// Returns the MTU. It changes under the rtnl lock.
+    pub fn mtu(&self) -> u32 {
+        // SAFETY: By the type invariant the device is valid; a change is one write.
+        unsafe { addr_of!((*self.as_raw()).mtu).read_volatile() }
     }
 
     /// Returns how many pairs of queues there are, and how many the stack uses.

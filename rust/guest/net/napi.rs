@@ -28,7 +28,8 @@ use super::{
         Params,
         Pool,
         PoolRef, //
-    }, //
+    },
+    xdp::Program, //
 };
 use crate::{
     bindings,
@@ -46,7 +47,14 @@ use kernel::{
     container_of,
     new_mutex,
     prelude::*,
-    sync::Mutex,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Full, //
+        },
+        Mutex, //
+    },
     types::{
         NotThreadSafe,
         Opaque, //
@@ -67,9 +75,9 @@ pub trait Handler: Send + 'static {
     /// What contexts other than the poll use as well.
     type Shared: Send + Sync + 'static;
 
-    /// The instance is about to be enabled. Process context.
-    fn start(&mut self, shared: &Self::Shared, pool: Option<PoolRef<'_>>) {
-        let _ = (shared, pool);
+    /// The instance is about to be enabled. With `program` there is one that sees packets. Process context.
+    fn start(&mut self, shared: &Self::Shared, pool: Option<PoolRef<'_>>, program: bool) {
+        let _ = (shared, pool, program);
     }
 
     /// Processes at most [`Context::budget`] received packets.
@@ -103,15 +111,17 @@ pub trait Handler: Send + 'static {
 ///
 /// # Invariants
 ///
-/// `napi` is valid and being polled on this CPU.
+/// - `napi` is valid and being polled on this CPU.
+/// - `program` is valid until the poll is over.
 pub struct Context<'a> {
     napi: NonNull<bindings::napi_struct>,
     budget: c_int,
     pool: Option<&'a mut Pool>,
+    program: Option<NonNull<bindings::bpf_prog>>,
     _not_send: NotThreadSafe,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
     #[inline]
     pub(super) fn as_ptr(&self) -> *mut bindings::napi_struct {
         self.napi.as_ptr()
@@ -119,7 +129,7 @@ impl Context<'_> {
 
     /// Returns the device that the instance belongs to, which is valid as long as it is polled.
     #[inline]
-    fn dev(&self) -> *mut bindings::net_device {
+    pub(super) fn dev(&self) -> *mut bindings::net_device {
         // SAFETY: By the type invariant `napi` is valid; its device never changes.
         unsafe { (*self.napi.as_ptr()).dev }
     }
@@ -134,6 +144,21 @@ impl Context<'_> {
     #[inline]
     pub fn pool(&mut self) -> Option<PoolRef<'_>> {
         self.pool.as_deref_mut().map(PoolRef::new)
+    }
+
+    /// Returns the program that sees what is received, if there is one: the same during the whole poll.
+    #[inline]
+    pub fn program(&self) -> Option<Program<'a>> {
+        let program = self.program?;
+
+        // SAFETY: By the type invariant.
+        Some(unsafe { Program::from_raw(program) })
+    }
+
+    /// Hands over what programs have [redirected](super::xdp::Verdict::Redirected): once before the poll ends.
+    pub fn flush_redirects(&self) {
+        // SAFETY: This is a poll.
+        unsafe { bindings::xdp_do_flush() };
     }
 
     /// Returns what the device can do now.
@@ -164,6 +189,7 @@ pub(super) enum Direction {
 ///
 /// - `napi` is added to a device that outlives this value; it is enabled exactly while `enabled` holds `true`.
 /// - `handler` and `pool` are reached only by the poll, and with the instance disabled and `enabled` locked.
+/// - `program` is null or a valid program; when it is replaced the old one stays valid for the polls under way.
 #[pin_data(PinnedDrop)]
 pub struct Napi<H: Handler> {
     #[pin]
@@ -172,6 +198,7 @@ pub struct Napi<H: Handler> {
     enabled: Mutex<bool>,
     handler: UnsafeCell<H>,
     pool: UnsafeCell<Option<Pool>>,
+    program: Atomic<*mut bindings::bpf_prog>,
     #[pin]
     dim: Dim,
     shared: H::Shared,
@@ -205,9 +232,10 @@ impl<H: Handler> Napi<H> {
             handler: UnsafeCell::new(handler),
             pool: UnsafeCell::new(match pool {
                 // SAFETY: By the safety requirements `dev` outlives the pool, which the instance drops.
-                Some(params) => Some(unsafe { Pool::new(dev, params)? }),
+                Some(params) => Some(unsafe { Pool::new(dev, u32::from(queue), params)? }),
                 None => None,
             }),
+            program: Atomic::new(core::ptr::null_mut()),
             dim <- Dim::new(),
             shared,
             direction,
@@ -273,7 +301,8 @@ impl<H: Handler> Napi<H> {
             let handler = unsafe { &mut *self.handler.get() };
             // SAFETY: As above.
             let pool = unsafe { &mut *self.pool.get() };
-            handler.start(&self.shared, pool.as_mut().map(PoolRef::new));
+            let program = !self.program.load(Acquire).is_null();
+            handler.start(&self.shared, pool.as_mut().map(PoolRef::new), program);
         }
 
         *enabled = true;
@@ -302,6 +331,11 @@ impl<H: Handler> Napi<H> {
         unsafe { bindings::napi_disable(self.napi.get()) };
         self.dim.stop();
         *enabled = false;
+    }
+
+    /// Replaces the program, and returns the old one: polls under way still use that.
+    pub(super) fn set_program(&self, program: *mut bindings::bpf_prog) -> *mut bindings::bpf_prog {
+        self.program.xchg(program, Full)
     }
 
     /// Tells the device which instance polls its queue.
@@ -351,6 +385,7 @@ impl<H: Handler> Napi<H> {
                 napi: unsafe { NonNull::new_unchecked(napi) },
                 budget,
                 pool: pool.as_mut(),
+                program: NonNull::new(this.program.load(Acquire)),
                 _not_send: PhantomData,
             };
 

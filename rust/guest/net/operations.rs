@@ -18,12 +18,20 @@ use super::{
     transmit::{
         start_xmit_callback,
         Transmit, //
+    },
+    xdp::{
+        self,
+        Attached,
+        Refusal, //
     }, //
 };
 use crate::bindings;
 use core::{
     marker::PhantomData,
-    ptr::addr_of, //
+    ptr::{
+        addr_of,
+        addr_of_mut, //
+    },
 };
 use kernel::{
     error::{
@@ -74,6 +82,22 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Returns which of `features` the device can have now. Process context, under the rtnl lock.
+    fn fix_features(_dev: &Device<Self>, features: Features) -> Features {
+        features
+    }
+
+    /// The MTU is about to become `mtu`, which is in the device's range. Process context, under the rtnl lock. An error refuses
+    /// it.
+    fn check_mtu(_dev: &Device<Self>, _mtu: u32) -> Result {
+        Ok(())
+    }
+
+    /// A program is to be attached. Process context, under the rtnl lock.
+    fn check_program(_dev: &Device<Self>, _program: Attached) -> core::result::Result<(), Refusal> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Packets of the VLAN `vid` are to be received too; only with [`Features::VLAN_FILTER`]. Process context, under the rtnl
     /// lock. An error refuses the VLAN.
     fn add_vlan(_dev: &Device<Self>, _vid: u16) -> Result {
@@ -112,6 +136,14 @@ impl<T: Operations> Callbacks<T> {
         } else {
             None
         },
+        ndo_fix_features: Some(Self::fix_features_callback),
+        ndo_change_mtu: Some(Self::change_mtu_callback),
+        ndo_bpf: if T::HAS_CHECK_PROGRAM {
+            Some(xdp::bpf_callback::<T>)
+        } else {
+            None
+        },
+        ndo_xdp_xmit: Some(xdp::xdp_xmit_callback::<T>),
         ndo_vlan_rx_add_vid: if T::HAS_ADD_VLAN {
             Some(Self::vlan_rx_add_vid_callback)
         } else {
@@ -240,6 +272,35 @@ impl<T: Operations> Callbacks<T> {
         // SAFETY: The stack calls with a valid device of this type.
         let dev = unsafe { Device::<T>::from_raw(raw) };
         from_result(|| T::set_features(dev, old, Features(features)).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    unsafe extern "C" fn fix_features_callback(
+        dev: *mut bindings::net_device,
+        features: bindings::netdev_features_t,
+    ) -> bindings::netdev_features_t {
+        // SAFETY: The stack calls with a valid device of this type.
+        let dev = unsafe { Device::<T>::from_raw(dev) };
+
+        T::fix_features(dev, Features(features)).0
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    unsafe extern "C" fn change_mtu_callback(raw: *mut bindings::net_device, mtu: c_int) -> c_int {
+        from_result(|| {
+            // CAST: The stack has checked that it is not negative.
+            let mtu = mtu as u32;
+            // SAFETY: The stack calls with a valid device of this type.
+            T::check_mtu(unsafe { Device::<T>::from_raw(raw) }, mtu)?;
+
+            // SAFETY: The device is valid, and the rtnl lock protects the field; who reads it without expects one write.
+            unsafe { addr_of_mut!((*raw).mtu).write_volatile(mtu) };
+            Ok(0)
+        })
     }
 
     /// # Safety

@@ -13,7 +13,10 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
-    error::from_err_ptr,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -24,6 +27,9 @@ use kernel::{
 pub const UNIT: usize = 2048;
 
 const _: () = assert!(PAGE_SIZE % UNIT == 0);
+
+/// A bit that is zero in [`Fragment::into_packed`]'s number, for its user.
+pub(super) const TAG: usize = UNIT / 2;
 
 /// What a pool is made for.
 #[derive(Clone, Copy)]
@@ -40,24 +46,30 @@ pub struct Params {
 /// # Invariants
 ///
 /// - `pool` is valid and owned by this value; nobody else allocates from it.
-/// - `max` is the size of its pages, less than [`UNIT`] times [`UNIT`] bytes.
+/// - `max` is the size of its pages, less than [`UNIT`] times [`TAG`] bytes.
+/// - `rxq` is registered, with this pool.
 pub(super) struct Pool {
     pool: NonNull<bindings::page_pool>,
     max: usize,
+    rxq: KBox<bindings::xdp_rxq_info>,
 }
 
 // SAFETY: A pool is bound to no thread, only to one user at a time.
 unsafe impl Send for Pool {}
 
 impl Pool {
-    /// Makes a pool for the device `dev`. Sleeps.
+    /// Makes a pool for receive queue `queue` of the device `dev`. Sleeps.
     ///
     /// # Safety
     ///
     /// `dev` is valid as long as the pool, and is unregistered while it still is valid.
-    pub(super) unsafe fn new(dev: *mut bindings::net_device, params: Params) -> Result<Self> {
+    pub(super) unsafe fn new(
+        dev: *mut bindings::net_device,
+        queue: u32,
+        params: Params,
+    ) -> Result<Self> {
         let max = PAGE_SIZE.checked_shl(params.order).ok_or(EINVAL)?;
-        if max / UNIT >= UNIT {
+        if max / UNIT >= TAG {
             // The number of units would not fit into the bits that are zero in an address.
             return Err(EINVAL);
         }
@@ -72,14 +84,24 @@ impl Pool {
         }
         raw.__bindgen_anon_2.slow.netdev = dev;
 
+        let rxq = KBox::new(bindings::xdp_rxq_info::default(), GFP_KERNEL)?;
         // SAFETY: `raw` is initialised; C copies it. By the safety requirements `dev` lives long enough.
         let pool = from_err_ptr(unsafe { bindings::page_pool_create(&raw) })?;
+        let pool = NonNull::new(pool).ok_or(ENOMEM)?;
 
-        // INVARIANT: It has just been made.
-        Ok(Self {
-            pool: NonNull::new(pool).ok_or(ENOMEM)?,
-            max,
-        })
+        // INVARIANT: It has just been made. If it cannot be registered, `drop()` finds that.
+        let mut this = Self { pool, max, rxq };
+        // SAFETY: `rxq` is zeroed memory, unregistered when it is freed; `dev` lives long enough.
+        to_result(unsafe { bindings::xdp_rxq_info_reg(&mut *this.rxq, dev, queue, 0) })?;
+        // SAFETY: `rxq` has been registered; the pool is valid, and gets a user by this.
+        to_result(unsafe {
+            bindings::xdp_rxq_info_reg_mem_model(
+                &mut *this.rxq,
+                bindings::xdp_mem_type_MEM_TYPE_PAGE_POOL,
+                pool.as_ptr().cast(),
+            )
+        })?;
+        Ok(this)
     }
 
     /// Lets what is freed in the polls of `napi` go back without a lock.
@@ -95,6 +117,10 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if self.rxq.reg_state != 0 {
+            // SAFETY: It has been registered, and its user is gone.
+            unsafe { bindings::xdp_rxq_info_unreg(&mut *self.rxq) };
+        }
         // SAFETY: By the type invariant the pool is valid and owned. C keeps it until the last fragment has been freed.
         unsafe { bindings::page_pool_destroy(self.pool.as_ptr()) };
     }
@@ -115,6 +141,12 @@ pub struct PoolRef<'a>(&'a mut Pool);
 impl<'a> PoolRef<'a> {
     pub(super) fn new(pool: &'a mut Pool) -> Self {
         Self(pool)
+    }
+
+    /// Returns what programs are told of the queue.
+    #[inline]
+    pub(super) fn rxq(&mut self) -> *mut bindings::xdp_rxq_info {
+        &mut *self.0.rxq
     }
 
     /// Allocates a fragment of at least `units` times [`UNIT`] bytes. Returns [`None`] when there is no memory, or the size is
@@ -201,12 +233,12 @@ impl Fragment {
         core::mem::ManuallyDrop::new(self).ptr
     }
 
-    /// Gives up the value for a number, which is not zero.
+    /// Gives up the value for a number, which is not zero and has no [`TAG`].
     #[inline]
     pub(super) fn into_packed(self) -> usize {
         let units = self.size as usize / UNIT;
 
-        // By the type invariant of `Pool` the number is below `UNIT`, where the address has zeros.
+        // By the type invariant of `Pool` the number is below `TAG`, where the address has zeros.
         self.forget().as_ptr() as usize | units
     }
 

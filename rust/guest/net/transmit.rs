@@ -28,6 +28,7 @@ use super::{
         DropReason,
         TxSkBuff, //
     },
+    xdp::Frames, //
 };
 use crate::bindings;
 use core::{
@@ -58,6 +59,17 @@ pub trait Transmit: Send + Sized + 'static {
 
     /// Sends a packet. Softirqs are off.
     fn xmit(&mut self, queue: &TxQueue<'_, Self::Device>, skb: TxSkBuff) -> Xmit;
+
+    /// Sends packets of programs, until there is no more room. The device can wait to be told unless it is to `flush`. Softirqs
+    /// are off.
+    fn xdp_xmit(
+        &mut self,
+        queue: &TxQueue<'_, Self::Device>,
+        frames: &mut Frames<'_>,
+        flush: bool,
+    ) {
+        let _ = (queue, frames, flush);
+    }
 
     /// Reclaims what the device has sent, and wakes the queue. In the poll of the queue's NAPI instance.
     fn complete(&mut self, queue: &TxQueue<'_, Self::Device>, cx: &Context<'_>) -> Progress;
@@ -118,8 +130,11 @@ impl<'a, D: Operations> TxQueue<'a, D> {
         unsafe { bindings::netdev_tx_completed_queue(self.txq.as_ptr(), packets, bytes) };
     }
 
-    /// Stops the queue: the stack keeps its packets until [`wake`](Self::wake).
+    /// Stops the queue: the stack keeps its packets until [`wake`](Self::wake). How long that lasts is counted from now.
     pub fn stop(&self) {
+        // The packets of programs fill the ring too, and are no packets of the stack, which looks when it sent last.
+        // SAFETY: By the type invariant `txq` is valid and locked.
+        unsafe { bindings::txq_trans_cond_update(self.txq.as_ptr()) };
         // SAFETY: By the type invariant `txq` is valid.
         unsafe { bindings::netif_tx_stop_queue(self.txq.as_ptr()) };
     }
@@ -232,6 +247,18 @@ impl<D: Operations> Of<D> {
         // SAFETY: The lock was taken above, on this CPU.
         unsafe { bindings::__netif_tx_unlock(txq.as_ptr()) };
         Some(result)
+    }
+}
+
+impl<D: Operations> Device<D> {
+    /// Sends packets of programs by this CPU's queue. Softirqs are off.
+    pub(super) fn xdp_xmit(&self, frames: &mut Frames<'_>, flush: bool) {
+        let queue = CpuId::current().as_u32() % self.channels().active.max(1);
+
+        // CAST: There are at most `u16::MAX` queues.
+        // SAFETY: The device is borrowed for longer than the value lives.
+        let of = unsafe { Of::new(NonNull::from(self), queue as u16) };
+        of.with_lock(|state, queue| state.xdp_xmit(queue, frames, flush));
     }
 }
 

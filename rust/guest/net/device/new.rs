@@ -132,6 +132,7 @@ impl<T: Operations> NewDevice<T> {
             refs: Refcount::new(1),
             registered: Atomic::new(0),
             statistics: Atomic::new(0),
+            attached: Atomic::new(0),
             data <- data,
         }? Error);
         // SAFETY: The private area is valid for a `Private<T>`, suitably aligned, and does not move.
@@ -194,6 +195,22 @@ impl<T: Operations> NewDevice<T> {
             unsafe { napi.as_ref().set_adaptive(dev) };
         }
         Ok(())
+    }
+
+    /// Says that programs can see what is received ([`Operations::check_program`]), in `fragments` if they take that, and have
+    /// packets sent if the device `sends` them.
+    pub fn set_programs(&mut self, fragments: bool, sends: bool) {
+        use bindings::*;
+
+        let mut able = netdev_xdp_act_NETDEV_XDP_ACT_BASIC | netdev_xdp_act_NETDEV_XDP_ACT_REDIRECT;
+        if fragments {
+            able |= netdev_xdp_act_NETDEV_XDP_ACT_RX_SG;
+        }
+        if sends {
+            able |=
+                netdev_xdp_act_NETDEV_XDP_ACT_NDO_XMIT | netdev_xdp_act_NETDEV_XDP_ACT_NDO_XMIT_SG;
+        }
+        self.raw().xdp_features = able;
     }
 
     /// Sets the range of the MTU and what it is to begin with.

@@ -14,7 +14,8 @@ use crate::{
     bindings,
     net::{
         buffer::RxBuffer,
-        napi::Context, //
+        napi::Context,
+        xdp::Buff, //
     }, //
 };
 use core::{
@@ -82,8 +83,9 @@ impl RxSkBuff {
         };
 
         // The packet has taken the reference over.
+        let headroom = buffer.headroom();
         let _ = buffer.into_fragment().forget();
-        let reserve = RxBuffer::HEADROOM.wrapping_add(skip);
+        let reserve = headroom.wrapping_add(skip);
 
         // INVARIANT: The packet has just been made, of a page pool's memory; the length has been checked.
         let this = Self {
@@ -110,6 +112,32 @@ impl RxSkBuff {
         Ok(this)
     }
 
+    /// Makes a packet of one that a program lets pass. No data is copied.
+    ///
+    /// # Errors
+    ///
+    /// The packet comes back when there is no memory.
+    pub fn from_buff<'a>(
+        mut buff: Buff<'a>,
+        _cx: &Context<'a>,
+    ) -> core::result::Result<Self, Buff<'a>> {
+        // SAFETY: By its type invariants the packet is valid; the poll that `_cx` stands for runs in softirq context.
+        let skb = unsafe { bindings::xdp_build_skb_from_buff(buff.as_raw()) };
+        let Some(skb) = NonNull::new(skb) else {
+            return Err(buff);
+        };
+        buff.forget();
+
+        // Its Ethernet header has been looked at already; `receive()` will do that.
+        // SAFETY: That header lies before the data.
+        unsafe { bindings::skb_push(skb.as_ptr(), ETH_HLEN) };
+        // INVARIANT: The packet has just been made, of a page pool's memory.
+        Ok(Self {
+            head: Owned { skb },
+            tail: skb.as_ptr(),
+        })
+    }
+
     /// Appends the `len` bytes that a device wrote into `buffer`. No data is copied.
     ///
     /// # Errors
@@ -133,6 +161,7 @@ impl RxSkBuff {
             index = 0;
         }
 
+        let headroom = buffer.headroom();
         let fragment = buffer.into_fragment();
         let size = fragment.size();
         let (page, offset) = fragment.page();
@@ -145,7 +174,7 @@ impl RxSkBuff {
                 index as c_int,
                 page,
                 // CAST: Both lie within the fragment.
-                offset.wrapping_add(RxBuffer::HEADROOM) as c_int,
+                offset.wrapping_add(headroom) as c_int,
                 len as c_int,
                 size,
             )

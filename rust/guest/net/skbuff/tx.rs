@@ -211,6 +211,17 @@ impl TxSkBuff {
         unsafe { bindings::napi_consume_skb(self.into_raw().as_ptr(), cx.budget()) };
     }
 
+    /// Frees a packet that the device has sent. Any context but hard interrupts.
+    pub fn consume_any(self) {
+        // SAFETY: By the type invariant the packet is valid and owned.
+        unsafe {
+            bindings::dev_kfree_skb_any_reason(
+                self.into_raw().as_ptr(),
+                bindings::skb_drop_reason_SKB_CONSUMED,
+            )
+        };
+    }
+
     /// Frees a packet that is not sent. Any context.
     pub fn free(self, reason: DropReason) {
         self.0.free(reason as u32);

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Programs of the user's that see packets before the stack does.
+//!
+//! They see every packet as it was on the wire. So while there is one the device merges no packets, and what checksum a device
+//! leaves open is filled in here. Packets that a program wants sent share the transmit queues with the stack.
+
+use crate::{
+    config::{
+        self,
+        Feature,
+        MAX_MTU, //
+    },
+    counters::rx as counter,
+    header::{
+        Checksum,
+        Received,
+        Verdict as Sums, //
+    },
+    interface::Interface,
+    rx::{
+        set_hash,
+        Opened,
+        Receiver,
+        Shared,
+        FRAME_OVERHEAD,
+        PROGRAM_MEMORY, //
+    },
+};
+use guest::{
+    net::{
+        buffer::RxBuffer,
+        device::{
+            Device,
+            Features, //
+        },
+        napi::Context,
+        skbuff::RxSkBuff,
+        xdp::{
+            Attached,
+            Buff,
+            Bulk,
+            Program,
+            Refusal,
+            Verdict, //
+        }, //
+    },
+    virtio::{
+        buffer::Used,
+        Queue, //
+    }, //
+};
+use kernel::prelude::*;
+
+/// What a program has decided during a poll, and what is still to be done for it.
+#[derive(Default)]
+pub(crate) struct Sending {
+    /// To go out by the device that they came from.
+    bulk: Bulk,
+    redirected: bool,
+}
+
+impl Sending {
+    fn flush(&mut self, cx: &Context<'_>, counts: &mut [u64; counter::COUNT]) {
+        // CAST: A small number.
+        let lost = self.bulk.flush(cx) as u64;
+
+        counts[counter::XDP_TX] = counts[counter::XDP_TX].wrapping_sub(lost);
+        counts[counter::XDP_DROPS] += lost;
+    }
+
+    /// Hands over what is left, at the end of a poll.
+    pub(crate) fn finish(&mut self, cx: &Context<'_>, counts: &mut [u64; counter::COUNT]) {
+        self.flush(cx, counts);
+        if core::mem::take(&mut self.redirected) {
+            cx.flush_redirects();
+        }
+    }
+}
+
+impl Receiver {
+    /// Shows a packet to a program, and does what that says.
+    pub(crate) fn inspect<'a>(
+        &mut self,
+        program: Program<'a>,
+        used: Used<RxBuffer>,
+        shared: &Shared,
+        cx: &mut Context<'a>,
+        counts: &mut [u64; counter::COUNT],
+    ) {
+        let (buff, opened) = match self.collect(program, used, &shared.queue, cx) {
+            Ok(packet) => packet,
+            Err(reason) => {
+                counts[counter::DROPS] += 1;
+                counts[reason] += 1;
+                return;
+            }
+        };
+
+        counts[counter::PACKETS] += 1;
+        counts[counter::BYTES] += u64::from(buff.len());
+        counts[counter::XDP_PACKETS] += 1;
+        match buff.run(program, cx) {
+            Verdict::Pass(buff) => match RxSkBuff::from_buff(buff, cx) {
+                Ok(mut skb) => {
+                    set_hash(&mut skb, opened.hash);
+                    if opened.received.verdict == Sums::Verified {
+                        skb.set_checksum_verified();
+                    }
+                    skb.receive(shared.index, cx);
+                }
+                Err(_) => {
+                    counts[counter::DROPS] += 1;
+                    counts[counter::NO_MEMORY] += 1;
+                }
+            },
+            Verdict::Transmit(frame) => {
+                counts[counter::XDP_TX] += 1;
+                if self.sending.bulk.push(frame) {
+                    self.sending.flush(cx, counts);
+                }
+            }
+            Verdict::Redirected => {
+                counts[counter::XDP_REDIRECTS] += 1;
+                self.sending.redirected = true;
+            }
+            Verdict::Dropped => counts[counter::XDP_DROPS] += 1,
+        }
+    }
+
+    /// Makes a packet for a program, or says which counter its loss belongs to.
+    fn collect<'a>(
+        &mut self,
+        program: Program<'a>,
+        Used { buffer, len }: Used<RxBuffer>,
+        queue: &Queue<RxBuffer>,
+        cx: &mut Context<'a>,
+    ) -> core::result::Result<(Buff<'a>, Opened), usize> {
+        let opened = self.open(&buffer, len, cx)?;
+        let Received {
+            verdict,
+            buffers,
+            segmented,
+        } = opened.received;
+
+        let mut packet = Buff::new(buffer, opened.skip, len, program, cx).ok_or(counter::NO_MEMORY);
+        // All are used up, also if the packet is lost.
+        for _ in 1..buffers {
+            let Used { buffer, len } = self.next(queue)?;
+            packet = packet.and_then(|mut buff| {
+                let appended = if program.takes_fragments() {
+                    buff.append(buffer, len)
+                } else {
+                    buff.append_copy(&buffer, len)
+                };
+                match appended {
+                    Ok(()) => Ok(buff),
+                    Err(EINVAL) => Err(counter::SHORT),
+                    // It came before the device or the user knew better.
+                    Err(_) => Err(counter::XDP_DROPS),
+                }
+            });
+        }
+
+        let mut buff = packet?;
+        if segmented {
+            // It came before the device knew that it is not to merge any more.
+            return Err(counter::XDP_DROPS);
+        }
+        if let Sums::Missing(Checksum { start, offset }) = verdict {
+            buff.fill_checksum(start, offset)
+                .map_err(|_| counter::BAD_HEADER)?;
+        }
+        Ok((buff, opened))
+    }
+}
+
+/// Returns the largest MTU of which a program that takes no fragments can see every packet.
+fn max_linear_mtu(interface: &Interface) -> u32 {
+    if !interface.features.contains(Feature::MrgRxbuf) {
+        // Buffers are made for the device's own.
+        return MAX_MTU;
+    }
+    // CAST: A small constant.
+    let header = crate::header::HASH_LEN as u32;
+
+    PROGRAM_MEMORY
+        .page
+        .saturating_sub(PROGRAM_MEMORY.overhead + FRAME_OVERHEAD + header)
+}
+
+/// Whether programs can be run on what this device delivers, and one like this at the present MTU.
+pub(crate) fn check(
+    dev: &Device<Interface>,
+    program: Attached,
+) -> core::result::Result<(), Refusal> {
+    let data = dev.data();
+
+    if config::can_merge(&data.features) && data.control(Feature::CtrlGuestOffloads).is_none() {
+        return Err(Refusal {
+            error: EOPNOTSUPP,
+            message: c"the device merges packets and cannot be told not to: switch off its guest_tso4, guest_tso6 and guest_uso",
+        });
+    }
+    if program == Attached::Linear && dev.mtu() > max_linear_mtu(&data) {
+        return Err(Refusal {
+            error: EINVAL,
+            message: c"the MTU is too large for a program that takes no fragments",
+        });
+    }
+    Ok(())
+}
+
+/// Whether the MTU can be changed under the program that there is.
+pub(crate) fn check_mtu(dev: &Device<Interface>, mtu: u32) -> Result {
+    if dev.attached() == Attached::Linear && mtu > max_linear_mtu(&dev.data()) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// Returns what of `features` the interface can have with the program that there is, if there is one.
+pub(crate) fn fix_features(dev: &Device<Interface>, features: Features) -> Features {
+    match dev.attached() {
+        Attached::Nothing => features,
+        Attached::Linear | Attached::Fragments => features.without(Features::GRO_HW),
+    }
+}

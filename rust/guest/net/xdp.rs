@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! XDP: programs of the user's that see received packets before the stack does.
+//!
+//! A device has at most one program for all its receive queues. A poll finds it by [`Context::program`] and makes a [`Buff`] of
+//! each packet that it receives meanwhile; [`Buff::run`] says what is to become of it.
+//!
+//! # What a driver sees to
+//!
+//! - A program sees one packet at a time, as it was on the wire: the device merges none
+//!   ([`Features::GRO_HW`](super::features::Features::GRO_HW) is off), and checksums that are missing are filled in
+//!   ([`Buff::fill_checksum`]).
+//! - A program can put headers before a packet: buffers have [`Room::Program`](super::buffer::Room::Program) while there is one.
+//!   Those that the device already has when a program comes are copied ([`Buff::new`] does).
+//! - [`Frame`]s, the packets of programs, go out by [`Transmit::xdp_xmit`](super::transmit::Transmit::xdp_xmit).
+//!
+//! C header: [`include/net/xdp.h`](srctree/include/net/xdp.h)
+
+mod attach;
+mod frame;
+
+pub(super) use self::{
+    attach::bpf_callback,
+    frame::xdp_xmit_callback, //
+};
+pub use self::{
+    attach::{
+        Attached,
+        Refusal, //
+    },
+    frame::{
+        Bulk,
+        Frame,
+        Frames, //
+    }, //
+};
+
+use super::{
+    buffer::{
+        Room,
+        RxBuffer, //
+    },
+    napi::Context,
+    page_pool::{
+        PoolRef,
+        Wait,
+        UNIT, //
+    },
+    skbuff::ETH_HLEN, //
+};
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
+use kernel::{
+    error::to_result,
+    page::PAGE_SIZE,
+    prelude::*,
+    types::NotThreadSafe, //
+};
+
+/// A program, in a poll.
+///
+/// # Invariants
+///
+/// `prog` is a valid program for packets, at least until the poll is over.
+#[derive(Clone, Copy)]
+pub struct Program<'a> {
+    prog: NonNull<bindings::bpf_prog>,
+    _poll: PhantomData<&'a NotThreadSafe>,
+}
+
+impl Program<'_> {
+    /// # Safety
+    ///
+    /// `prog` is a valid program for packets, as long as the value exists.
+    #[inline]
+    pub(super) unsafe fn from_raw(prog: NonNull<bindings::bpf_prog>) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            prog,
+            _poll: PhantomData,
+        }
+    }
+
+    /// Returns whether the program understands packets in several fragments. One that does not sees only their first.
+    #[inline]
+    pub fn takes_fragments(&self) -> bool {
+        // SAFETY: By the type invariant `prog` is valid.
+        let aux = unsafe { (*self.prog.as_ptr()).aux };
+
+        // SAFETY: A program has this as long as it is valid, and it does not change.
+        unsafe { (*aux).xdp_has_frags }
+    }
+}
+
+/// What is to become of a packet.
+pub enum Verdict<'a> {
+    /// The stack gets it, by [`RxSkBuff::from_buff`](super::skbuff::RxSkBuff::from_buff).
+    Pass(Buff<'a>),
+    /// It goes out by the device that it came from.
+    Transmit(Frame),
+    /// It is another device's, or a socket's, as soon as [`Context::flush_redirects`] is called.
+    Redirected,
+    /// It is gone.
+    Dropped,
+}
+
+/// A received packet, for a program.
+///
+/// # Invariants
+///
+/// - `raw` describes memory of the page pool of the instance that is being polled, which the value owns.
+/// - The linear part holds at least an Ethernet header, and has room for the shared info behind it.
+pub struct Buff<'a> {
+    raw: bindings::xdp_buff,
+    _poll: PhantomData<&'a NotThreadSafe>,
+}
+
+impl<'a> Buff<'a> {
+    /// Makes a packet for `program` of what a device wrote into `buffer`: `len` bytes, the first `skip` of which are not part of
+    /// it. It is copied if there is too little room before it, or as much of it as there is room for then.
+    ///
+    /// Returns [`None`] when there is no memory, when `len` is more than the buffer holds, or the packet is shorter than an
+    /// Ethernet header.
+    #[inline]
+    pub fn new(
+        buffer: RxBuffer,
+        skip: u32,
+        len: u32,
+        program: Program<'a>,
+        cx: &mut Context<'a>,
+    ) -> Option<Self> {
+        if len > buffer.capacity() || len.checked_sub(skip)? < ETH_HLEN {
+            return None;
+        }
+        let mut pool = cx.pool()?;
+
+        match buffer.room() {
+            Room::Program => Some(Self::wrap(buffer, skip, len, pool.rxq())),
+            Room::Stack => Self::copy(buffer, skip, len, program, &mut pool),
+        }
+    }
+
+    /// Makes a packet of the bytes from `skip` to `len` of a buffer, which there are.
+    #[inline]
+    fn wrap(buffer: RxBuffer, skip: u32, len: u32, rxq: *mut bindings::xdp_rxq_info) -> Self {
+        let headroom = buffer.headroom().wrapping_add(skip) as usize;
+        let fragment = buffer.into_fragment();
+        let frame_sz = fragment.size();
+        let start = fragment.forget().as_ptr();
+        // SAFETY: The sum is at most the buffer's size.
+        let data = unsafe { start.add(headroom) };
+        // SAFETY: As above: `len` is at most the capacity, and not less than `skip`.
+        let end = unsafe { data.add(len.wrapping_sub(skip) as usize) };
+
+        let mut raw: bindings::xdp_buff = pin_init::zeroed();
+        raw.data_hard_start = start.cast();
+        raw.data = data.cast();
+        raw.data_meta = data.cast();
+        raw.data_end = end.cast();
+        raw.rxq = rxq;
+        raw.__bindgen_anon_1.__bindgen_anon_1.frame_sz = frame_sz;
+        // INVARIANT: The fragment is a pool's; its owner is the value now. The callers have checked the lengths.
+        Self {
+            raw,
+            _poll: PhantomData,
+        }
+    }
+
+    /// Copies the first `len` bytes of a buffer into a page, with room before them. What does not fit becomes a fragment.
+    #[cold]
+    fn copy(
+        buffer: RxBuffer,
+        skip: u32,
+        len: u32,
+        program: Program<'a>,
+        pool: &mut PoolRef<'_>,
+    ) -> Option<Self> {
+        // CAST: A page is a few units.
+        const PAGE: u32 = (PAGE_SIZE / UNIT) as u32;
+
+        let whole = len
+            .saturating_add(Room::Program.overhead())
+            .div_ceil(UNIT as u32);
+        let units = if program.takes_fragments() {
+            PAGE
+        } else {
+            whole.max(PAGE)
+        };
+        let mut copy = RxBuffer::new(pool.alloc(units, Wait::No)?, Room::Program)?;
+        let head = len.min(copy.capacity());
+        if !copy.copy_from(&buffer, head) {
+            return None;
+        }
+
+        let mut this = Self::wrap(copy, skip, head, pool.rxq());
+        if head < len {
+            this.append_from(buffer, head, len.wrapping_sub(head))
+                .ok()?;
+        }
+        Some(this)
+    }
+
+    /// Appends the `len` bytes that a device wrote into `buffer`, as a fragment: only for a program that
+    /// [takes them](Program::takes_fragments).
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`]: `len` is 0 or more than the buffer holds. [`E2BIG`]: there are too many fragments.
+    pub fn append(&mut self, buffer: RxBuffer, len: u32) -> Result {
+        self.append_from(buffer, 0, len)
+    }
+
+    /// Appends the `len` bytes from `start` of a buffer, as a fragment.
+    fn append_from(&mut self, buffer: RxBuffer, start: u32, len: u32) -> Result {
+        if len == 0
+            || start
+                .checked_add(len)
+                .is_none_or(|end| end > buffer.capacity())
+        {
+            return Err(EINVAL);
+        }
+
+        let start = start.wrapping_add(buffer.headroom());
+        let (page, offset) = buffer.fragment().page();
+        // SAFETY: `page` is valid.
+        let netmem = unsafe { bindings::page_to_netmem(page) };
+        // SAFETY: By the type invariant `raw` has room for the shared info. The page's reference passes to it on success.
+        let added = unsafe {
+            bindings::xdp_buff_add_frag(
+                &mut self.raw,
+                netmem,
+                offset.wrapping_add(start),
+                len,
+                buffer.fragment().size(),
+            )
+        };
+        if !added {
+            return Err(E2BIG);
+        }
+        let _ = buffer.into_fragment().forget();
+        Ok(())
+    }
+
+    /// Appends the `len` bytes that a device wrote into `buffer` to the linear part, by a copy.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`]: `len` is 0 or more than the buffer holds, or there are fragments already. [`E2BIG`]: they do not fit.
+    pub fn append_copy(&mut self, buffer: &RxBuffer, len: u32) -> Result {
+        if len == 0 || len > buffer.capacity() || self.fragments().is_some() {
+            return Err(EINVAL);
+        }
+        let end: *mut u8 = self.raw.data_end.cast();
+        // SAFETY: The fields of both views are in use at any time.
+        let frame_sz = unsafe { self.raw.__bindgen_anon_1.__bindgen_anon_1.frame_sz };
+        let used = (end as usize).wrapping_sub(self.raw.data_hard_start as usize);
+        let room = (frame_sz as usize)
+            .saturating_sub(RxBuffer::TAILROOM as usize)
+            .saturating_sub(used);
+        if len as usize > room {
+            return Err(E2BIG);
+        }
+
+        // SAFETY: There is room for `len` bytes, as has just been checked, and the buffer holds as many.
+        unsafe { core::ptr::copy_nonoverlapping(buffer.data().as_ptr(), end, len as usize) };
+        // SAFETY: As above.
+        self.raw.data_end = unsafe { end.add(len as usize) }.cast();
+        Ok(())
+    }
+
+    /// Returns the length in bytes of the linear part.
+    #[inline]
+    fn head_len(&self) -> usize {
+        (self.raw.data_end as usize).wrapping_sub(self.raw.data as usize)
+    }
+
+    /// Returns what describes the fragments, if there are any.
+    #[inline]
+    fn fragments(&self) -> Option<&bindings::skb_shared_info> {
+        // SAFETY: By the type invariant `raw` is valid.
+        if !unsafe { bindings::xdp_buff_has_frags(&self.raw) } {
+            return None;
+        }
+        // SAFETY: By the type invariant there is room for it; with fragments it has been filled in.
+        Some(unsafe { &*bindings::xdp_get_shared_info_from_buff(&self.raw) })
+    }
+
+    /// Returns the length in bytes.
+    #[inline]
+    #[expect(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u32 {
+        let more = self.fragments().map_or(0, |info| {
+            // SAFETY: With fragments this member of the union is the one in use.
+            unsafe { info.__bindgen_anon_2.__bindgen_anon_1.xdp_frags_size }
+        });
+
+        // CAST: A packet lies in buffers that together are far smaller.
+        more.wrapping_add(self.head_len() as u32)
+    }
+
+    /// Fills in a checksum that is missing: over everything from `start`, at `start` plus `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when the place is not in the linear part.
+    pub fn fill_checksum(&mut self, start: u16, offset: u16) -> Result {
+        let (start, offset) = (usize::from(start), usize::from(offset));
+        let len = self.head_len();
+        if start + offset + size_of::<u16>() > len {
+            return Err(EINVAL);
+        }
+
+        let data: *mut u8 = self.raw.data.cast();
+        // SAFETY: `start` is within the linear part, as has just been checked.
+        let from = unsafe { data.add(start) };
+        // CAST: The linear part is smaller than 2 GiB.
+        // SAFETY: The linear part ends `len - start` bytes later.
+        let mut sum = unsafe { bindings::csum_partial(from.cast(), (len - start) as c_int, 0) };
+        let mut position = len - start;
+        if let Some(info) = self.fragments() {
+            for frag in info.frags.iter().take(usize::from(info.nr_frags)) {
+                // SAFETY: The fragment is one of the packet's.
+                let at = unsafe { bindings::skb_frag_address(frag) };
+                // CAST: As above.
+                // SAFETY: The fragment is this long.
+                let part = unsafe { bindings::csum_partial(at, frag.len as c_int, 0) };
+                // CAST: As above.
+                // SAFETY: No requirements.
+                sum = unsafe { bindings::csum_block_add(sum, part, position as c_int) };
+                position = position.wrapping_add(frag.len as usize);
+            }
+        }
+
+        // SAFETY: No requirements.
+        let folded = match unsafe { bindings::csum_fold(sum) } {
+            0 => bindings::CSUM_MANGLED_0,
+            folded => folded,
+        };
+        // SAFETY: The two bytes are within the linear part, as has been checked above.
+        unsafe { from.add(offset).cast::<u16>().write_unaligned(folded) };
+        Ok(())
+    }
+
+    /// Runs a program on the packet.
+    #[inline]
+    pub fn run(mut self, program: Program<'a>, cx: &Context<'a>) -> Verdict<'a> {
+        let prog = program.prog.as_ptr();
+
+        // SAFETY: By the type invariants both are valid; a poll runs with softirqs off, as programs need it.
+        let action = unsafe { bindings::bpf_prog_run_xdp(prog, &mut self.raw) };
+        match action {
+            bindings::xdp_action_XDP_PASS => return Verdict::Pass(self),
+            bindings::xdp_action_XDP_DROP => return Verdict::Dropped,
+            bindings::xdp_action_XDP_REDIRECT => {
+                // SAFETY: As above.
+                let errno = unsafe { bindings::xdp_do_redirect(cx.dev(), &mut self.raw, prog) };
+                if to_result(errno).is_ok() {
+                    // The memory is another's now.
+                    let _ = ManuallyDrop::new(self);
+                    return Verdict::Redirected;
+                }
+                // The kernel has traced why.
+                return Verdict::Dropped;
+            }
+            bindings::xdp_action_XDP_TX => {
+                if let Ok(frame) = Frame::new(self) {
+                    return Verdict::Transmit(frame);
+                }
+            }
+            bindings::xdp_action_XDP_ABORTED => {}
+            _ => {
+                // SAFETY: As above.
+                unsafe { bindings::bpf_warn_invalid_xdp_action(cx.dev(), prog, action) };
+            }
+        }
+
+        // SAFETY: As above.
+        unsafe { bindings::trace_xdp_exception(cx.dev(), prog, action) };
+        Verdict::Dropped
+    }
+
+    #[inline]
+    pub(super) fn as_raw(&mut self) -> &mut bindings::xdp_buff {
+        &mut self.raw
+    }
+
+    /// Gives up the value: the memory is the caller's.
+    #[inline]
+    pub(super) fn forget(self) {
+        let _ = ManuallyDrop::new(self);
+    }
+}
+
+impl Drop for Buff<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the memory is owned, and of the pool of the instance that is being polled.
+        unsafe { bindings::xdp_return_buff(&mut self.raw) };
+    }
+}

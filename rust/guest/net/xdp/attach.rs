@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attaching programs to a device.
+
+use crate::{
+    bindings,
+    net::{
+        device::{
+            Device,
+            Operations, //
+        },
+        features::Features, //
+    }, //
+};
+use core::ptr::{
+    addr_of,
+    NonNull, //
+};
+use kernel::prelude::*;
+
+/// Whether a device has a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub enum Attached {
+    /// It has none.
+    Nothing = 0,
+    /// It has one that wants each packet in one piece.
+    Linear = 1,
+    /// It has one that takes packets in fragments.
+    Fragments = 2,
+}
+
+impl Attached {
+    pub(in crate::net) fn from_number(number: i32) -> Self {
+        match number {
+            0 => Self::Nothing,
+            1 => Self::Linear,
+            _ => Self::Fragments,
+        }
+    }
+}
+
+/// Why a program cannot be attached, for the user.
+pub struct Refusal {
+    /// What the system call fails with.
+    pub error: Error,
+    /// What is wrong and what to do, in one line without an end.
+    pub message: &'static CStr,
+}
+
+impl<T: Operations> Device<T> {
+    /// Attaches a program, or detaches the one there is, and drops that one's reference. Under the rtnl lock.
+    ///
+    /// # Safety
+    ///
+    /// `program` is null or a valid program, a reference of which passes to the device on success.
+    unsafe fn set_program(
+        &self,
+        program: *mut bindings::bpf_prog,
+    ) -> core::result::Result<(), Refusal> {
+        let before = self.attached();
+
+        if let Some(program) = NonNull::new(program) {
+            // SAFETY: By the safety requirements; it stays valid while this runs.
+            let attached = match unsafe { super::Program::from_raw(program) }.takes_fragments() {
+                true => Attached::Fragments,
+                false => Attached::Linear,
+            };
+            T::check_program(self, attached)?;
+
+            // Before it runs: what comes merged is nothing for a program.
+            self.set_attached(attached);
+            self.update_features();
+            if self.features().contains(Features::GRO_HW) {
+                self.set_attached(before);
+                self.update_features();
+                return Err(Refusal {
+                    error: EIO,
+                    message: c"the device does not stop merging packets",
+                });
+            }
+        }
+
+        let mut old = core::ptr::null_mut();
+        for napi in self.receive() {
+            old = napi.set_program(program);
+        }
+        if !old.is_null() {
+            // SAFETY: All instances had the same program, with one reference, and none begins to use it any more. A poll that
+            // still does is a reader that the end of the program waits for.
+            unsafe { bindings::bpf_prog_put(old) };
+        }
+        if program.is_null() {
+            self.set_attached(Attached::Nothing);
+            if self.is_registered() {
+                self.update_features();
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the stack work out anew what the device is to do. Under the rtnl lock.
+    fn update_features(&self) {
+        // SAFETY: The device is valid; the callers hold the lock.
+        unsafe { bindings::netdev_update_features(self.as_raw()) };
+    }
+}
+
+/// `ndo_bpf`.
+///
+/// # Safety
+///
+/// The stack calls it, with a device of this type and a valid command, under the rtnl lock.
+pub(in crate::net) unsafe extern "C" fn bpf_callback<T: Operations>(
+    dev: *mut bindings::net_device,
+    command: *mut bindings::netdev_bpf,
+) -> c_int {
+    // SAFETY: The stack calls with a valid command.
+    if unsafe { (*command).command } != bindings::bpf_netdev_command_XDP_SETUP_PROG {
+        return EINVAL.to_errno();
+    }
+
+    // SAFETY: As above; with this command this member of the union is the one in use.
+    let setup = unsafe { addr_of!((*command).__bindgen_anon_1.__bindgen_anon_1).read() };
+    // SAFETY: The stack calls with a valid device of this type.
+    let dev = unsafe { Device::<T>::from_raw(dev) };
+    // SAFETY: The stack gives a reference to the program, if there is one, and takes it back after an error.
+    match unsafe { dev.set_program(setup.prog) } {
+        Ok(()) => 0,
+        Err(Refusal { error, message }) => {
+            if !setup.extack.is_null() {
+                // SAFETY: It is valid while the stack waits; the message is as long as this module is loaded, which the stack
+                // has read it before.
+                unsafe { (*setup.extack)._msg = message.as_char_ptr() };
+            }
+            error.to_errno()
+        }
+    }
+}
