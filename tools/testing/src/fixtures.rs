@@ -14,8 +14,9 @@ use std::{
 };
 
 /// What is built, and where guests find it.
-const FILES: [(&str, &str); 14] = [
+const FILES: &[(&str, &str)] = &[
     ("bend_list/bend_list.ko", "modules/bend_list.ko"),
+    ("bpf/xdp.bpf.o", "lib/xdp.bpf.o"),
     ("empty_probe/empty_probe.ko", "modules/empty_probe.ko"),
     ("forge_task/forge_task.ko", "modules/forge_task.ko"),
     ("hide_task/hide_task.ko", "modules/hide_task.ko"),
@@ -68,6 +69,7 @@ pub fn build(env: &Environment) -> Result<Vec<(PathBuf, String)>> {
     );
 
     Ok(FILES
-        .map(|(from, to)| (output.join(from), to.to_owned()))
-        .to_vec())
+        .iter()
+        .map(|&(from, to)| (output.join(from), to.to_owned()))
+        .collect())
 }

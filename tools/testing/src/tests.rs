@@ -25,6 +25,7 @@ mod samples;
 mod scripts;
 mod several;
 mod sriov;
+mod xdp;
 
 use crate::guest::{
     Guest,
@@ -216,6 +217,7 @@ pub fn all() -> Vec<Test> {
         refusals::tests(),
         samples::tests(),
         scripts::tests(),
+        xdp::tests(),
     ]
     .into_iter()
     .flatten()

@@ -36,7 +36,7 @@ pub const MOVE: Duration = Duration::from_secs(60);
 const LENGTH: u64 = 24 << 20;
 
 /// No frame on a wire is longer.
-const FRAME: u64 = 1514;
+pub const FRAME: u64 = 1514;
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
@@ -81,7 +81,7 @@ pub fn up(guest: &mut Guest, driver: Driver) -> Result<()> {
 }
 
 /// Whether `ethtool -k` says that a feature is on.
-fn is_on(guest: &mut Guest, feature: &str) -> Result<bool> {
+pub fn is_on(guest: &mut Guest, feature: &str) -> Result<bool> {
     let features = guest.sh("ethtool -k eth0")?;
     let line = features
         .lines()
@@ -92,7 +92,7 @@ fn is_on(guest: &mut Guest, feature: &str) -> Result<bool> {
 
 /// Moves data over TCP from the other end to the guest (`inward`) or back, compares what arrives by SHA-256, and returns how
 /// many bytes a packet of the guest's card had on average.
-fn packet_size(guest: &mut Guest, inward: bool, address: &str) -> Result<u64> {
+pub fn packet_size(guest: &mut Guest, inward: bool, address: &str) -> Result<u64> {
     let direction = if inward { "rx" } else { "tx" };
     let counters = |guest: &mut Guest| -> Result<(u64, u64)> {
         Ok((

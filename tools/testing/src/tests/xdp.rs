@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of programs that see packets before the stack does: with a card whose other end is an interface of this machine's
+//! kernel, and the programs of `tools/testing/fixtures/bpf`. The C driver passes the same tests, but for what is said there.
+
+use super::{
+    net::{
+        C,
+        IP,
+        MODERN,
+        RUST, //
+    },
+    offload::{
+        is_on,
+        packet_size,
+        up,
+        FRAME,
+        MOVE, //
+    },
+    Driver,
+    Test, //
+};
+use crate::guest::{
+    Guest,
+    Spec, //
+};
+use anyhow::{
+    ensure,
+    Result, //
+};
+use std::time::Duration;
+
+/// Longest time for a few packets.
+const SHORT: Duration = Duration::from_secs(20);
+
+/// A device that merges nothing, so that it need not be told not to.
+const PLAIN: &str =
+    "guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_uso4=off,guest_uso6=off,guest_ufo=off";
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+
+    for driver in [RUST, C] {
+        let name = |subject: &str| format!("net/{}/xdp/{subject}", driver.module);
+        let tap = |properties: &str| Spec::q35().tap(1, &format!("{MODERN}{properties}"));
+
+        let small = format!(",mrg_rxbuf=off,{PLAIN}");
+        for (subject, properties) in [
+            ("verdicts", ""),
+            ("verdicts-small", small.as_str()),
+            ("verdicts-big", ",mrg_rxbuf=off"),
+            ("verdicts-packed", ",packed=on"),
+        ] {
+            // In big mode the C driver accepts programs and never runs them.
+            if driver == RUST || subject != "verdicts-big" {
+                tests.push(Test::guest(
+                    name(subject),
+                    120,
+                    tap(properties),
+                    move |guest, _| verdicts(guest, driver),
+                ));
+            }
+        }
+        tests.push(Test::guest(
+            name("merged"),
+            180,
+            tap(""),
+            move |guest, _| merged(guest, driver),
+        ));
+        tests.push(Test::guest(
+            name("redirect"),
+            60,
+            tap("").arguments(&[
+                "-netdev",
+                "tap,id=net1,ifname=tap1,script=no,downscript=no,vhost=off",
+                "-device",
+                "virtio-net-pci,netdev=net1,id=n1,disable-legacy=on",
+            ]),
+            move |guest, _| redirect(guest, driver),
+        ));
+        tests.push(Test::guest(
+            name("fragments"),
+            60,
+            tap(""),
+            move |guest, _| fragments(guest, driver),
+        ));
+        tests.push(Test::guest(
+            name("fixed"),
+            60,
+            tap(&format!(",ctrl_guest_offloads=off,{PLAIN}")),
+            move |guest, _| fixed(guest, driver),
+        ));
+        tests.push(Test::guest(
+            name("refused"),
+            60,
+            tap(",ctrl_guest_offloads=off"),
+            move |guest, _| refused(guest, driver),
+        ));
+    }
+    tests
+}
+
+/// Attaches a program, or fails with what `ip` says.
+fn attach(guest: &mut Guest, interface: &str, program: &str) -> Result<()> {
+    guest
+        .sh(&format!(
+            "{IP} -force link set dev {interface} xdpdrv object /lib/xdp.bpf.o program {program}"
+        ))
+        .map(drop)
+}
+
+fn detach(guest: &mut Guest, interface: &str) -> Result<()> {
+    guest
+        .sh(&format!("{IP} link set dev {interface} xdpdrv off"))
+        .map(drop)
+}
+
+/// The sum of a counter over all queues.
+fn sum(guest: &mut Guest, interface: &str, direction: &str, counter: &str) -> Result<u64> {
+    guest.number(&format!(
+        "ethtool -S {interface} | sed -n 's/^ *{direction}_\\?[a-z]*_\\?[0-9]\\+_{counter}: //p' | awk '{{n += $1}} END {{print n + 0}}'"
+    ))
+}
+
+/// Sends pings from outside, waits so many seconds for the last answer, and returns how many there were.
+fn pings_for(guest: &Guest, count: u32, size: u32, wait: u32) -> Result<u32> {
+    let text = guest.outside().sh(
+        SHORT,
+        &format!("busybox ping -q -c {count} -i 0.01 -W {wait} -s {size} 10.0.2.15 | sed -n 's/.* \\([0-9]*\\) packets received.*/\\1/p'"),
+    )?;
+    Ok(text.trim().parse()?)
+}
+
+/// As [`pings_for`], of pings that are to be answered.
+fn pings(guest: &Guest, count: u32, size: u32) -> Result<u32> {
+    pings_for(guest, count, size, 10)
+}
+
+/// Sends `count` datagrams of `size` bytes to the guest's echo port, one after the other, waits so many seconds for each, and
+/// returns how many come back as they were.
+fn echoes(guest: &Guest, count: u32, size: u32, wait: f32) -> Result<u32> {
+    let script = format!(
+        "import socket\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         s.settimeout({wait})\n\
+         s.connect(('10.0.2.15', 7))\n\
+         n = 0\n\
+         for i in range({count}):\n\
+         \x20   data = bytes((i + j) % 251 for j in range({size}))\n\
+         \x20   s.send(data)\n\
+         \x20   try:\n\
+         \x20       n += s.recv(65536) == data\n\
+         \x20   except (TimeoutError, ConnectionError):\n\
+         \x20       pass\n\
+         print(n)\n"
+    );
+    let text = guest
+        .outside()
+        .sh(SHORT, &format!("python3 - <<'END'\n{script}END"))?;
+    Ok(text.trim().parse()?)
+}
+
+/// All of them do.
+fn ensure_echoes(guest: &Guest, count: u32, size: u32) -> Result<()> {
+    let back = echoes(guest, count, size, 5.0)?;
+
+    ensure!(
+        back == count,
+        "{back} of {count} echoes of {size} bytes come back"
+    );
+    Ok(())
+}
+
+/// What a program decides is done, and counted.
+fn verdicts(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+
+    attach(guest, "eth0", "pass")?;
+    let answered = pings(guest, 50, 1400)?;
+    ensure!(answered == 50, "{answered} pings are answered");
+    let seen = sum(guest, "eth0", "rx", "xdp_packets")?;
+    ensure!(seen >= 50, "the program has seen {seen} packets");
+
+    for program in ["drop", "abort_", "invent"] {
+        let before = sum(guest, "eth0", "rx", "xdp_drops")?;
+        attach(guest, "eth0", program)?;
+        ensure!(
+            pings_for(guest, 5, 56, 1)? == 0,
+            "{program}: pings are answered"
+        );
+        let drops = sum(guest, "eth0", "rx", "xdp_drops")? - before;
+        ensure!(drops == 5, "{program}: {drops} drops");
+    }
+
+    attach(guest, "eth0", "room")?;
+    ensure!(
+        pings(guest, 50, 1400)? == 50,
+        "pings are lost, for want of room"
+    );
+    attach(guest, "eth0", "shorten")?;
+    ensure!(
+        pings_for(guest, 3, 56, 1)? == 0,
+        "pings are answered that are too short"
+    );
+
+    attach(guest, "eth0", "echo")?;
+    let before = sum(guest, "eth0", "rx", "xdp_tx")?;
+    ensure_echoes(guest, 100, 1400)?;
+    let sent = sum(guest, "eth0", "rx", "xdp_tx")? - before;
+    ensure!(sent == 100, "{sent} echoes are counted");
+
+    detach(guest, "eth0")?;
+    ensure!(echoes(guest, 1, 10, 1.0)? == 0, "an echo without a program");
+    ensure!(pings(guest, 50, 1400)? == 50, "pings are lost at the end");
+    guest.sh("ping -c 3 -W 5 10.0.2.2")?;
+    driver.unload(guest)
+}
+
+/// A device merges packets, but not while there is a program; and programs come and go under traffic.
+fn merged(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    ensure!(packet_size(guest, true, "10.0.2.15")? > 2 * FRAME, "before");
+
+    attach(guest, "eth0", "pass")?;
+    if driver == RUST {
+        // The C driver says that it is on.
+        ensure!(!is_on(guest, "rx-gro-hw")?, "rx-gro-hw is on");
+    }
+    let size = packet_size(guest, true, "10.0.2.15")?;
+    ensure!(size <= FRAME, "{size} bytes a packet, with a program");
+    let refused = guest.run("ethtool -K eth0 rx-gro-hw on")?;
+    ensure!(
+        driver == C || !is_on(guest, "rx-gro-hw")?,
+        "{}",
+        refused.stderr
+    );
+
+    // Another program, the other way round, and one after the other.
+    guest.sh("(for i in 1 2 3 4 5 6 7 8 9 10; do \
+         /bin/ip link set dev eth0 xdpdrv off; sleep 0.1; \
+         /bin/ip -force link set dev eth0 xdpdrv object /lib/xdp.bpf.o program room; sleep 0.1; \
+         done; echo done >/run/changes) >/dev/null 2>&1 </dev/null &")?;
+    packet_size(guest, true, "10.0.2.15")?;
+    packet_size(guest, false, "10.0.2.2")?;
+    guest.wait_for("ten changes", MOVE, |guest| {
+        Ok((guest.run("grep -q done /run/changes")?.status == 0).then_some(()))
+    })?;
+
+    // What the interface was before a program came it is again, up or down.
+    guest.sh(&format!(
+        "{IP} link set eth0 down && {IP} link set eth0 up && ping -c 3 -W 5 10.0.2.2"
+    ))?;
+    detach(guest, "eth0")?;
+    ensure!(is_on(guest, "rx-gro-hw")?, "rx-gro-hw is off");
+    ensure!(packet_size(guest, true, "10.0.2.15")? > 2 * FRAME, "after");
+    attach(guest, "eth0", "pass")?;
+    driver.unload(guest)
+}
+
+/// A program has packets sent by another interface.
+fn redirect(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    guest.sh(&format!("{IP} link set eth1 up"))?;
+    guest.outside().sh(
+        SHORT,
+        &format!("{IP} link set tap1 up && sysctl -q -w net.ipv6.conf.tap1.disable_ipv6=1"),
+    )?;
+    let arrived = |guest: &Guest| -> Result<u64> {
+        let text = guest.outside().sh(
+            SHORT,
+            &format!("{IP} -s link show tap1 | awk '/RX:/ {{ getline; print $2 }}'"),
+        )?;
+        Ok(text.trim().parse()?)
+    };
+
+    if driver == C {
+        // It sends nothing for others unless it has a program itself.
+        attach(guest, "eth1", "pass")?;
+    }
+    attach(guest, "eth0", "next")?;
+    let before = arrived(guest)?;
+    echoes(guest, 20, 1000, 0.1)?;
+    let count = arrived(guest)? - before;
+    ensure!((20..40).contains(&count), "{count} packets arrive");
+    ensure!(
+        sum(guest, "eth0", "rx", "xdp_redirects")? == 20,
+        "redirects are not counted"
+    );
+    ensure!(
+        sum(guest, "eth1", "tx", "xdp_tx")? == 20,
+        "what is sent is not counted"
+    );
+
+    // Where nobody takes them they are lost, and nothing else.
+    guest.sh(&format!("{IP} link set eth1 down"))?;
+    echoes(guest, 5, 1000, 0.1)?;
+    ensure!(pings(guest, 10, 1000)? == 10, "pings are lost");
+    Ok(())
+}
+
+/// Packets in several pieces, for programs that take them, and only those.
+fn fragments(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    guest.sh(&format!("{IP} link set eth0 mtu 9000"))?;
+    guest
+        .outside()
+        .sh(SHORT, &format!("{IP} link set tap0 mtu 9000"))?;
+    ensure!(pings(guest, 20, 8900)? == 20, "without a program");
+
+    ensure!(
+        attach(guest, "eth0", "pass").is_err(),
+        "a program gets packets that it does not take"
+    );
+    attach(guest, "eth0", "pass_fragments")?;
+    ensure!(pings(guest, 20, 8900)? == 20, "large pings are lost");
+    ensure!(pings(guest, 20, 100)? == 20, "small pings are lost");
+    attach(guest, "eth0", "echo_fragments")?;
+    ensure_echoes(guest, 50, 100)?;
+    if driver == C {
+        // It loses packets in buffers from before the program came.
+        echoes(guest, 50, 8900, 0.1)?;
+    }
+    ensure_echoes(guest, 50, 8900)?;
+
+    if driver == RUST {
+        detach(guest, "eth0")?;
+        guest.sh(&format!("{IP} link set eth0 mtu 1500"))?;
+        attach(guest, "eth0", "pass")?;
+        // The C driver loses what is too large from here on.
+        ensure!(
+            guest.run(&format!("{IP} link set eth0 mtu 9000"))?.status != 0,
+            "the MTU becomes too large for the program"
+        );
+    }
+    Ok(())
+}
+
+/// A device that merges nothing but leaves out checksums, and cannot be told not to: programs see them right all the same. The C
+/// driver refuses.
+fn fixed(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    if driver == C {
+        ensure!(attach(guest, "eth0", "echo").is_err(), "it is attached");
+        return Ok(());
+    }
+    attach(guest, "eth0", "echo")?;
+    ensure_echoes(guest, 50, 1399)?;
+
+    guest.sh(&format!("{IP} link set eth0 mtu 9000 || true"))?;
+    detach(guest, "eth0")?;
+    guest.sh(&format!("{IP} link set eth0 mtu 9000"))?;
+    guest
+        .outside()
+        .sh(SHORT, &format!("{IP} link set tap0 mtu 9000"))?;
+    attach(guest, "eth0", "echo_fragments")?;
+    ensure_echoes(guest, 50, 8899)?;
+    Ok(())
+}
+
+/// A device that merges packets and cannot be told not to: no program.
+fn refused(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    ensure!(attach(guest, "eth0", "pass").is_err(), "it is attached");
+    ensure!(pings(guest, 10, 1000)? == 10, "pings are lost");
+    Ok(())
+}
