@@ -103,13 +103,13 @@ impl Lab {
     }
 }
 
-/// Fails with what QEMU has written to the file `errors` when it has ended.
-fn is_up(process: &Process, errors: &Path) -> Result<()> {
+/// Fails with what a program has written to the file `errors` when it has ended.
+fn is_up(name: &str, process: &Process, errors: &Path) -> Result<()> {
     match process.ended() {
         None => Ok(()),
         Some(status) => {
             let errors = fs::read_to_string(errors).unwrap_or_default();
-            bail!("QEMU ended ({status}) {}", errors.trim())
+            bail!("{name} ended ({status}) {}", errors.trim())
         }
     }
 }
@@ -125,6 +125,7 @@ pub struct Guest {
     agent: Agent,
     process: Process,
     card: Option<Arc<Mutex<Net>>>,
+    _beside: Vec<Process>,
     // Holds the sockets; removed last.
     _directory: TempDir,
 }
@@ -167,9 +168,24 @@ impl Guest {
             .map(|card| server::serve(card.build(), &Spec::card_socket(directory.path())))
             .transpose()
             .context("the card")?;
+        let said = directory.path().join("beside");
+        let beside = spec
+            .companions(directory.path())
+            .iter_mut()
+            .map(|command| {
+                let output = File::create(&said)?;
+                lab.group
+                    .spawn(command.stdout(output.try_clone()?).stderr(output))
+            })
+            .collect::<Result<Vec<_>>>()?;
         let mut command = spec.driven(&lab.image, &lab.log, directory.path());
         let process = lab.group.spawn(command.stderr(File::create(&errors)?))?;
-        let up = || is_up(&process, &errors);
+        let up = || {
+            is_up("QEMU", &process, &errors)?;
+            beside
+                .iter()
+                .try_for_each(|program| is_up("the program beside QEMU", program, &said))
+        };
 
         let connected = || -> Result<_> {
             let mut qmp = Qmp::new(agent::connect(&directory.path().join("qmp"), lab.slow, up)?);
@@ -178,10 +194,13 @@ impl Guest {
             Ok((qmp, Agent::new(channel, BOOT * lab.slow)?))
         };
         // A guest that went down is the better explanation than that it does not answer.
-        let (qmp, agent) = connected().map_err(|error| match up() {
-            Ok(()) => error.context("the guest does not come up"),
-            Err(ended) => ended.context("the guest does not come up"),
-        })?;
+        let (qmp, agent) = connected()
+            .map_err(|error| {
+                // The process takes a moment to be gone after its sockets.
+                let _ = process.wait(Duration::from_millis(500));
+                up().err().unwrap_or(error)
+            })
+            .context("the guest does not come up")?;
 
         Ok(Guest {
             spec,
@@ -193,6 +212,7 @@ impl Guest {
             agent,
             process,
             card,
+            _beside: beside,
             _directory: directory,
         })
     }

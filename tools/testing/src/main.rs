@@ -56,6 +56,8 @@ enum Command {
     TestInstall,
     /// Measures our drivers beside the kernel's own; what comes out is in build/bench/
     Bench(BenchArguments),
+    /// Tests the network drivers with what several hypervisors offer, and makes a table of it
+    Backends,
     /// Shows the three modules at work in a guest, with figures
     Demo,
     /// A guest in this terminal, with the modules at hand and its network up; leave it with exit
@@ -121,6 +123,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test(&arguments),
         Command::TestInstall => test_install(),
         Command::Bench(arguments) => bench(&arguments),
+        Command::Backends => backends(),
         Command::Demo => demo(),
         Command::Shell => shell(),
     };
@@ -181,6 +184,21 @@ fn bench(arguments: &BenchArguments) -> Result<bool> {
 
     let (env, image) = prepare()?;
     bench::run(env, image, &arguments.filter, arguments.runs)
+}
+
+fn backends() -> Result<bool> {
+    let (env, image) = prepare()?;
+    let options = runner::Options {
+        jobs: 1,
+        sanitizer: false,
+        until: None,
+    };
+
+    tests::backends::clear(&env)?;
+    let passed = runner::run(&env, image, &tests::backends::comparison(), &options)?;
+    let (table, path) = tests::backends::table(&env)?;
+    println!("\n{table}\nThe table is in {}.", path.display());
+    Ok(passed)
 }
 
 fn demo() -> Result<bool> {

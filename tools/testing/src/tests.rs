@@ -2,6 +2,7 @@
 
 //! The tests. `Documentation/testing.md` says how to add one.
 
+pub mod backends;
 pub mod balloon;
 mod balloon_free;
 mod balloon_reset;
@@ -209,6 +210,7 @@ pub fn all() -> Vec<Test> {
         hash::tests(),
         migration::tests(),
         sriov::tests(),
+        backends::tests(),
         card::tests(),
         bent::tests(),
         balloon::tests(),

@@ -42,7 +42,7 @@ impl Guest {
         let errors = directory.path().join("stderr");
         let mut command = spec.driven(&lab.image, &lab.log, directory.path());
         let process = lab.group.spawn(command.stderr(File::create(&errors)?))?;
-        let up = || is_up(&process, &errors).context("the destination");
+        let up = || is_up("the destination", &process, &errors);
 
         let mut qmp = Qmp::new(agent::connect(&directory.path().join("qmp"), lab.slow, up)?);
         qmp.handshake().context("QMP of the destination")?;

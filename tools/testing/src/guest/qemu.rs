@@ -91,6 +91,8 @@ pub struct Spec {
     counted: bool,
     append: String,
     arguments: Vec<String>,
+    beside: Vec<Vec<String>>,
+    shared: bool,
     namespace: Namespace,
     incoming: bool,
     card: Option<Card>,
@@ -133,6 +135,8 @@ impl Spec {
             counted: false,
             append: String::new(),
             arguments: Vec::new(),
+            beside: Vec::new(),
+            shared: false,
             namespace: Namespace::Any,
             incoming: false,
             card: None,
@@ -215,6 +219,33 @@ impl Spec {
         self.card.as_ref()
     }
 
+    /// Has a program run beside QEMU, which sees the guest's memory (vhost-user). In its arguments and in QEMU's, `SOCKETS` is the
+    /// directory for what both connect to.
+    pub fn beside(mut self, command: &[&str]) -> Self {
+        self.beside
+            .push(command.iter().map(|&word| word.to_owned()).collect());
+        self.shared_memory()
+    }
+
+    /// Lets other processes have the guest's memory, for vhost-user.
+    pub fn shared_memory(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
+    /// The commands that run beside QEMU.
+    pub fn companions(&self, sockets: &Path) -> Vec<Command> {
+        self.beside
+            .iter()
+            .map(|words| {
+                let words = words.iter().map(|word| with_sockets(word, sockets));
+                let mut command = Command::new("nice");
+                command.args(words).stdin(Stdio::null());
+                command
+            })
+            .collect()
+    }
+
     /// The same machine, whose state will come from the QEMU of process `pid`: see [`Guest::migrate`](super::Guest::migrate).
     /// Its tap interface is the one called `tap`, in the same namespace.
     pub fn incoming(&self, pid: u32, tap: &str) -> Self {
@@ -248,7 +279,7 @@ impl Spec {
     }
 
     /// The command without its consoles.
-    fn base(&self, image: &Image, append: &str) -> Command {
+    fn base(&self, image: &Image, append: &str, sockets: &Path) -> Command {
         const QEMU: &str = "qemu-system-x86_64";
         // Each becomes the next one, so the process stays the same.
         let mut command = match self.namespace {
@@ -266,6 +297,8 @@ impl Spec {
             }
         };
 
+        // Where what it starts leaves its files.
+        command.env("TMPDIR", sockets);
         command.args([
             "-nodefaults",
             "-no-user-config",
@@ -279,8 +312,7 @@ impl Spec {
             // PCI is off by default, the serial port and the clock are not.
             Machine::Microvm => "microvm,acpi=on",
         };
-        if self.card.is_some() {
-            // Another process has to see it.
+        if self.shared || self.card.is_some() {
             command.arg("-object").arg(format!(
                 "memory-backend-memfd,id=memory,share=on,size={}M",
                 self.memory
@@ -311,7 +343,8 @@ impl Spec {
             self.machine.clock(),
             self.append
         ));
-        command.args(&self.arguments);
+        let arguments = self.arguments.iter();
+        command.args(arguments.map(|word| with_sockets(word, sockets)));
         if self.incoming {
             command.args(["-incoming", "defer"]);
         }
@@ -320,7 +353,7 @@ impl Spec {
 
     /// The command for a guest that the program drives: its console goes to `log`, QMP and the agent are sockets in `sockets`.
     pub fn driven(&self, image: &Image, log: &Path, sockets: &Path) -> Command {
-        let mut command = self.base(image, "");
+        let mut command = self.base(image, "", sockets);
 
         // What a guest said before it came here stays.
         let append = if self.incoming { "on" } else { "off" };
@@ -365,12 +398,16 @@ impl Spec {
 
     /// The command for a guest that a person uses: its console is the terminal.
     pub fn interactive(&self, image: &Image) -> Command {
-        let mut command = self.base(image, "quiet tenon.shell");
+        let mut command = self.base(image, "quiet tenon.shell", image.directory());
 
         command.args(["-chardev", "stdio,id=console,signal=off,mux=off"]);
         command.args(["-serial", "chardev:console"]);
         command
     }
+}
+
+fn with_sockets(word: &str, sockets: &Path) -> String {
+    word.replace("SOCKETS", &sockets.to_string_lossy())
 }
 
 /// KVM where it can be trusted. A machine that is itself virtual can have `/dev/kvm` and hang guests; it does not show the

@@ -14,6 +14,7 @@ use super::{
         up,
         MOVE, //
     },
+    several::listens,
     Driver,
     Test, //
 };
@@ -36,7 +37,6 @@ use std::{
     },
     path::PathBuf,
     process::Stdio,
-    thread,
     time::Duration, //
 };
 
@@ -131,7 +131,7 @@ impl Stream {
             Duration::from_secs(110),
             "busybox nc -l -p 5000 -e cat".to_owned(),
         );
-        thread::sleep(Duration::from_millis(500));
+        listens(guest, 5000)?;
         guest.sh(
             "head -c 50000 /dev/urandom >/tmp/noise && mkfifo /run/copy && exec >/dev/null 2>&1 </dev/null && \
              (sha256sum </run/copy >/run/sent &) && (while ! test -e /run/stop; do cat /tmp/noise; sleep 0.02; done | \

@@ -25,6 +25,17 @@ pub fn network(spec: Spec, number: u32) -> Spec {
     ])
 }
 
+/// Waits until somebody outside of the guest listens on a TCP port.
+pub fn listens(guest: &Guest, port: u16) -> Result<()> {
+    guest
+        .outside()
+        .sh(
+            Duration::from_secs(10),
+            &format!("until ss -Hltn sport = :{port} | grep -q .; do sleep 0.05; done"),
+        )
+        .map(drop)
+}
+
 /// Waits until a PCI function has an interface, and returns its name.
 pub fn interface(guest: &mut Guest, function: &str) -> Result<String> {
     guest.wait_for(
@@ -61,7 +72,6 @@ pub fn moves(guest: &mut Guest, lab: &Lab, interface: &str, number: u32) -> Resu
     };
 
     let before = counters(guest)?;
-    guest.sh(&format!("ping -c 1 -W 5 {host}"))?;
     transfer_with(guest, lab, &host, LENGTH)?;
     let after = counters(guest)?;
     ensure!(
