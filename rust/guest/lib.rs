@@ -16,6 +16,7 @@ pub mod chardev;
 pub mod completion;
 pub mod cpu;
 pub mod debugfs;
+pub mod fs;
 pub mod hw_random;
 pub mod mm;
 pub mod net;

@@ -26,6 +26,8 @@ pub(crate) struct Coverage {
     pub(crate) cost: Cost,
     /// What was left out: run queues that were locked all the time or too long, and whatever there was no memory for.
     pub(crate) skipped: u32,
+    /// Views that could not be taken, a bit each.
+    pub(crate) uncovered: u32,
     /// Lists that were not walked to their end.
     pub(crate) cut: u32,
     /// What is wrong with the first list, of tasks or on a run queue, that has no end.

@@ -164,6 +164,15 @@ impl Look {
         }
 
         self.confirm(&mut result);
+        for (i, view) in views() {
+            let Some(examine) = view.examine else {
+                continue;
+            };
+            // CAST: The table is short.
+            if !examine(&mut self.found, i as u8)? {
+                self.witnesses.coverage.uncovered |= 1 << i;
+            }
+        }
         Ok(result)
     }
 

@@ -412,23 +412,30 @@ impl Probing {
             GFP_KERNEL,
         )?;
 
-        this.changed(params::switch_probe.get());
+        this.set(params::switch_probe.get())?;
         Ok(this)
     }
-}
 
-impl Watch<u32> for Probing {
-    fn changed(&self, on: u32) {
+    fn set(&self, on: u32) -> Result {
         let mut probe = self.probe.lock();
 
         if on == 0 {
             *probe = None;
         } else if probe.is_none() {
             let suspects = self.scanner.sources.suspects.clone();
-            match Probe::new(suspects, self.scanner.clone()) {
-                Ok(registered) => *probe = Some(registered),
-                Err(err) => pr_err!("no probe of sched_switch: {:?}; scans go on\n", err),
-            }
+            *probe = Some(Probe::new(suspects, self.scanner.clone())?);
+        }
+        Ok(())
+    }
+}
+
+impl Watch<u32> for Probing {
+    fn changed(&self, on: u32) {
+        if let Err(err) = self.set(on) {
+            pr_err!(
+                "sched_switch cannot be probed ({:?}): write 1 to switch_probe again\n",
+                err
+            );
         }
     }
 }

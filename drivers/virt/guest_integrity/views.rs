@@ -14,10 +14,14 @@
 mod disguise;
 mod family;
 mod pid;
+mod proc;
 mod runqueue;
 mod switch;
 
-use crate::witness::Witnesses;
+use crate::{
+    finding::Found,
+    witness::Witnesses, //
+};
 
 use guest::sched::{
     peek::Peek,
@@ -35,6 +39,7 @@ use kernel::{
 };
 
 type Collect = fn(&Sources, &mut Witnesses) -> Result<(), AllocError>;
+type Examine = fn(&mut KVVec<Found>, u8) -> Result<bool, AllocError>;
 type Check = fn(&rcu::Guard, Peek<'_>) -> Option<&'static str>;
 
 /// One view.
@@ -47,6 +52,9 @@ pub(crate) struct View {
     pub(crate) witness: Option<fn(&rcu::Guard, &mut Witnesses)>,
     /// Says what is wrong with a task on the lists.
     pub(crate) check: Option<Check>,
+    /// Looks at something else than the lists, and adds what is wrong to what was found, as from the view at that place. May
+    /// sleep. Returns whether it could look.
+    pub(crate) examine: Option<Examine>,
     /// Says what is wrong with a task that is not on the lists, and says that it has begun to exit.
     pub(crate) autopsy: Option<fn(Peek<'_>) -> Option<&'static str>>,
 }
@@ -63,6 +71,7 @@ impl View {
             witness: None,
             check: None,
             autopsy: None,
+            examine: None,
         }
     }
 }
@@ -74,12 +83,13 @@ pub(crate) struct Sources {
 }
 
 /// All views. Where several see the same task, the first one reports it.
-pub(crate) const VIEWS: [View; 5] = [
+pub(crate) const VIEWS: [View; 6] = [
     runqueue::VIEW,
     switch::VIEW,
     pid::VIEW,
     family::VIEW,
     disguise::VIEW,
+    proc::VIEW,
 ];
 
 /// Their names.

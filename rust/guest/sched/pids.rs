@@ -17,12 +17,9 @@ use super::{
 };
 use crate::bindings;
 
-use core::{
-    marker::PhantomData,
-    mem::{
-        offset_of,
-        size_of, //
-    },
+use core::mem::{
+    offset_of,
+    size_of, //
 };
 
 use kernel::sync::rcu;
@@ -47,31 +44,40 @@ impl Kind {
     }
 }
 
-/// The tasks that have a number.
+/// The tasks that have a number, with their numbers, in the order of those.
 ///
 /// A number gets a task under `tasklist_lock`, after the task was put on the lists, and loses it before the task is taken off
 /// them, both after the task began to exit.
 pub struct Numbered<'rcu> {
     guard: &'rcu rcu::Guard,
+    kind: Kind,
     next: i32,
-    _rcu: PhantomData<&'rcu rcu::Guard>,
 }
 
 impl<'rcu> Numbered<'rcu> {
-    /// Begins with the lowest number.
-    pub fn new(guard: &'rcu rcu::Guard) -> Self {
+    /// All tasks.
+    pub fn tasks(guard: &'rcu rcu::Guard) -> Self {
+        Self::of(guard, Kind::Task)
+    }
+
+    /// The processes: the leader of each.
+    pub fn processes(guard: &'rcu rcu::Guard) -> Self {
+        Self::of(guard, Kind::Process)
+    }
+
+    fn of(guard: &'rcu rcu::Guard, kind: Kind) -> Self {
         Numbered {
             guard,
+            kind,
             next: 1,
-            _rcu: PhantomData,
         }
     }
 }
 
 impl<'rcu> Iterator for Numbered<'rcu> {
-    type Item = Peek<'rcu>;
+    type Item = (i32, Peek<'rcu>);
 
-    fn next(&mut self) -> Option<Peek<'rcu>> {
+    fn next(&mut self) -> Option<(i32, Peek<'rcu>)> {
         loop {
             // SAFETY: The table of the first namespace is always there, and may be read under RCU.
             let pid = unsafe {
@@ -80,16 +86,30 @@ impl<'rcu> Iterator for Numbered<'rcu> {
             if pid.is_null() {
                 return None;
             }
-            self.next = self.next.checked_add(1)?;
+            let number = self.next;
+            self.next = number.checked_add(1)?;
 
             // A number has no task for a moment after it was given away, and before it is taken back.
-            let first = word((pid as usize).wrapping_add(Kind::Task.head())).unwrap_or(0);
-            if first != 0 {
-                let task = first.wrapping_sub(Kind::Task.link());
-                return Some(Peek::new(self.guard, TaskId(task)));
+            if let Some(task) = first(self.guard, pid as usize, self.kind) {
+                return Some((number, task));
             }
         }
     }
+}
+
+/// Returns the leader of the process with the given number.
+pub fn process(guard: &rcu::Guard, number: i32) -> Option<Peek<'_>> {
+    // SAFETY: The first namespace is always there, and may be searched under RCU.
+    let pid = unsafe { bindings::find_pid_ns(number, &raw mut bindings::init_pid_ns) };
+
+    first(guard, pid as usize, Kind::Process)
+}
+
+/// Returns the task that a `struct pid` leads to.
+fn first(guard: &rcu::Guard, pid: usize, kind: Kind) -> Option<Peek<'_>> {
+    let first = word(pid.wrapping_add(kind.head())).unwrap_or(0);
+
+    (first != 0).then(|| Peek::new(guard, TaskId(first.wrapping_sub(kind.link()))))
 }
 
 /// What is wrong with a task's number.

@@ -26,7 +26,7 @@ pub(super) const VIEW: View = View {
 };
 
 fn witness(guard: &rcu::Guard, to: &mut Witnesses) {
-    for task in Numbered::new(guard) {
+    for (_, task) in Numbered::tasks(guard) {
         to.add(task);
     }
 }

@@ -19,6 +19,7 @@ use anyhow::{
     Context,
     Result, //
 };
+use std::time::Duration;
 
 const VIEWS: &str = "/sys/module/guest_integrity/parameters/views";
 
@@ -51,7 +52,7 @@ const fn forged(
     }
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     // A process that sleeps still has its number, and is a child.
     Case {
         victim: "-s",
@@ -99,6 +100,7 @@ const CASES: [Case; 10] = [
         "disguise",
         "idle_forged",
     ),
+    forged(&[("hide_proc", "")], "proc", "proc_unlisted"),
     Case {
         victim: "-c 1",
         fixtures: &[("forge_task", "what=exit_state_forged")],
@@ -195,7 +197,11 @@ fn load(guest: &mut Guest, case: &Case, victim: &Victim, honest: bool) -> Result
 
 fn unload(guest: &mut Guest, case: &Case) -> Result<()> {
     for (fixture, _) in case.fixtures.iter().rev() {
-        guest.sh(&format!("rmmod {fixture}"))?;
+        // The kernel closes files that it has opened itself a moment later.
+        guest.wait_for("the fixture to go", Duration::from_secs(10), |guest| {
+            let gone = guest.run(&format!("rmmod {fixture}"))?;
+            Ok((gone.status == 0).then_some(()))
+        })?;
     }
     Ok(())
 }

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! View `proc`: what the directory `/proc` shows.
+//!
+//! The kernel reads the directory as a program does, through the operations that whoever replaced them has replaced. A process that
+//! is in the table of numbers before that is read, and the same one after it, was there all the time: it must have been
+//! shown. Nothing is said where `/proc` is not mounted.
+
+use super::View;
+use crate::finding::{
+    Found,
+    Key,
+    Who, //
+};
+
+use guest::{
+    fs::Directory,
+    sched::pids::{
+        self,
+        Numbered, //
+    },
+};
+
+use kernel::{
+    alloc::AllocError,
+    prelude::*,
+    sync::rcu, //
+};
+
+/// `PROC_SUPER_MAGIC`.
+const MAGIC: usize = 0x9fa0;
+
+/// Attempts to find room for all processes.
+const ATTEMPTS: u32 = 8;
+
+pub(super) const VIEW: View = View {
+    examine: Some(examine),
+    ..View::named("proc")
+};
+
+/// A process: its number, and when it was made.
+type Process = (i32, u64);
+
+fn examine(found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+    let Some(before) = processes()? else {
+        return Ok(false);
+    };
+    let Some(shown) = listing() else {
+        return Ok(false);
+    };
+    compare(&before, &shown, |process| {
+        let one = missing(process, view);
+        match one {
+            Some(one) => found.push(one, GFP_KERNEL),
+            None => Ok(()),
+        }
+    })?;
+    Ok(true)
+}
+
+/// Returns all processes that have a number, in the order of those.
+fn processes() -> Result<Option<KVVec<Process>>, AllocError> {
+    let mut processes = KVVec::new();
+    let mut room = 256;
+
+    for _ in 0..ATTEMPTS {
+        processes.reserve(room, GFP_KERNEL)?;
+
+        let guard = rcu::read_lock();
+        let all = Numbered::processes(&guard).try_for_each(|(number, leader)| {
+            processes.push_within_capacity((number, leader.start_time()))
+        });
+        drop(guard);
+        if all.is_ok() {
+            return Ok(Some(processes));
+        }
+        room = processes.len() * 2;
+        processes.clear();
+    }
+    Ok(None)
+}
+
+/// Returns the numbers that `/proc` shows, in the order of numbers, if it can be read.
+fn listing() -> Option<KVVec<i32>> {
+    let mut directory = Directory::open(c"/proc").ok()?;
+    let mut shown = KVVec::new();
+
+    if directory.magic() != MAGIC {
+        return None;
+    }
+    directory
+        .read(&mut |name| {
+            if let Some(number) = number(name) {
+                shown.push(number, GFP_KERNEL)?;
+            }
+            Ok(())
+        })
+        .ok()?;
+    Some(shown)
+}
+
+/// Reads a number, as the names of processes are.
+fn number(name: &[u8]) -> Option<i32> {
+    core::str::from_utf8(name).ok()?.parse().ok()
+}
+
+/// Calls `missing` with those of `before` that `shown` lacks. Both are in the order of their numbers, unless `shown` was tampered
+/// with: then more are missing than there need be.
+fn compare(
+    before: &[Process],
+    shown: &[i32],
+    mut missing: impl FnMut(Process) -> Result<(), AllocError>,
+) -> Result<(), AllocError> {
+    let mut shown = shown.iter().peekable();
+
+    for &process in before {
+        while shown.next_if(|number| **number < process.0).is_some() {}
+        if shown.peek() != Some(&&process.0) {
+            missing(process)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns what there is to say of a process that was not shown, if it is still there.
+fn missing((number, start): Process, view: u8) -> Option<Found> {
+    const REASON: &str = "proc_unlisted";
+
+    let guard = rcu::read_lock();
+    let leader = pids::process(&guard, number)?;
+
+    (leader.start_time() == start).then(|| Found {
+        key: Key::of(leader, REASON),
+        view,
+        reason: REASON,
+        who: Who::of(leader),
+        held: None,
+    })
+}

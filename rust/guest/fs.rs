@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files: what [`kernel::fs`] lacks.
+//!
+//! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
+
+use crate::bindings;
+
+use core::ptr::NonNull;
+
+use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    prelude::*,
+};
+
+/// An open directory.
+///
+/// # Invariants
+///
+/// `file` is an open file, of which this owns a reference, and nobody else uses it.
+pub struct Directory {
+    file: NonNull<kernel::bindings::file>,
+}
+
+/// The kernel's part of a reader comes first, so that a pointer to it is one to the whole.
+#[repr(C)]
+struct Context<'a> {
+    context: kernel::bindings::dir_context,
+    entry: &'a mut dyn FnMut(&[u8]) -> Result,
+    entries: usize,
+    result: Result,
+}
+
+impl Directory {
+    /// Opens the directory at `path`, as the root of the calling thread sees it. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open(2)`.
+    pub fn open(path: &CStr) -> Result<Self> {
+        let flags = bindings::O_RDONLY | bindings::O_DIRECTORY;
+
+        // SAFETY: `path` is a string.
+        // CAST: Flags are small.
+        let file =
+            from_err_ptr(unsafe { bindings::filp_open(path.as_char_ptr(), flags as c_int, 0) })?;
+        // INVARIANT: It has just been opened.
+        Ok(Directory {
+            file: NonNull::new(file).ok_or(ENOENT)?,
+        })
+    }
+
+    /// The number of the kind of file system that the directory is of.
+    pub fn magic(&self) -> usize {
+        // SAFETY: By the type invariants, the file is open, and hence has an inode, which has a superblock.
+        unsafe { (*(*(*self.file.as_ptr()).f_inode).i_sb).s_magic as usize }
+    }
+
+    /// Calls `entry` with the name of each entry, in the order of the directory, from where it was read to. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// What `entry` returns, which ends it, and those of `getdents(2)`.
+    pub fn read(&mut self, entry: &mut dyn FnMut(&[u8]) -> Result) -> Result {
+        let mut context = Context {
+            context: kernel::bindings::dir_context {
+                actor: Some(actor),
+                ..Default::default()
+            },
+            entry,
+            entries: 0,
+            result: Ok(()),
+        };
+
+        loop {
+            context.entries = 0;
+            // SAFETY: The file is open and used by nobody else; `actor` is called with this context only.
+            to_result(unsafe {
+                bindings::iterate_dir(self.file.as_ptr(), (&raw mut context).cast())
+            })?;
+            context.result?;
+            if context.entries == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, this owns a reference to the file.
+        unsafe { bindings::fput(self.file.as_ptr()) };
+    }
+}
+
+/// Called with each entry.
+///
+/// # Safety
+///
+/// `context` must point to that of a [`Context`], and `name` to `len` bytes.
+unsafe extern "C" fn actor(
+    context: *mut kernel::bindings::dir_context,
+    name: *const c_char,
+    len: c_int,
+    _offset: kernel::bindings::loff_t,
+    _ino: u64,
+    _kind: c_uint,
+) -> bool {
+    // SAFETY: By the safety requirements; the context comes first.
+    let context = unsafe { &mut *context.cast::<Context<'_>>() };
+    // CAST: A length.
+    // SAFETY: By the safety requirements.
+    let name = unsafe { core::slice::from_raw_parts(name.cast::<u8>(), len.max(0) as usize) };
+
+    context.entries += 1;
+    context.result = (context.entry)(name);
+    context.result.is_ok()
+}
