@@ -3,6 +3,7 @@
  * Headers that the kernel crate's own bindings lack. Sorted alphabetically.
  */
 
+#include <linux/audit.h>
 #include <linux/balloon.h>
 #include <linux/bpf.h>
 #include <linux/cpuhotplug.h>

@@ -43,10 +43,10 @@ impl Directory {
     pub fn open(path: &CStr) -> Result<Self> {
         let flags = bindings::O_RDONLY | bindings::O_DIRECTORY;
 
-        // SAFETY: `path` is a string.
         // CAST: Flags are small.
-        let file =
-            from_err_ptr(unsafe { bindings::filp_open(path.as_char_ptr(), flags as c_int, 0) })?;
+        let flags = flags as c_int;
+        // SAFETY: `path` is a string.
+        let file = from_err_ptr(unsafe { bindings::filp_open(path.as_char_ptr(), flags, 0) })?;
         // INVARIANT: It has just been opened.
         Ok(Directory {
             file: NonNull::new(file).ok_or(ENOENT)?,
@@ -56,7 +56,7 @@ impl Directory {
     /// The number of the kind of file system that the directory is of.
     pub fn magic(&self) -> usize {
         // SAFETY: By the type invariants, the file is open, and hence has an inode, which has a superblock.
-        unsafe { (*(*(*self.file.as_ptr()).f_inode).i_sb).s_magic as usize }
+        unsafe { (*(*(*self.file.as_ptr()).f_inode).i_sb).s_magic }
     }
 
     /// Calls `entry` with the name of each entry, in the order of the directory, from where it was read to. Sleeps.

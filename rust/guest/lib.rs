@@ -21,6 +21,7 @@ pub mod hw_random;
 pub mod mm;
 pub mod net;
 pub mod param;
+pub mod report;
 pub mod sched;
 pub mod time;
 pub mod trace;

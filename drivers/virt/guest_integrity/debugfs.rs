@@ -60,6 +60,8 @@ fn files<'data>(scanner: &'data Arc<Scanner>, dir: &ScopedDir<'data, '_>) {
     dir.read_callback_file(c"unsuspected", scanner, &|s: &Owner, f| {
         writeln!(f, "{}", s.suspects().lost())
     });
+    dir.read_callback_file(c"views", scanner, &|s: &Owner, f| s.show_views(f));
+    dir.read_callback_file(c"metrics", scanner, &|s: &Owner, f| s.show_metrics(f));
     dir.read_callback_file(c"last", scanner, &|s: &Owner, f| s.show_last(f));
 }
 

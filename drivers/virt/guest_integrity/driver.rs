@@ -20,6 +20,7 @@ use crate::{
 use guest::{
     chardev::Registration,
     param::Watched,
+    report::Tag,
     sched::{
         rq::RunQueues,
         switch::Suspects, //
@@ -57,7 +58,8 @@ impl kernel::Module for Checker {
             EOPNOTSUPP
         })?;
 
-        let log = Arc::pin_init(Log::new(), GFP_KERNEL)?;
+        let tag = params::tag.with(module, Tag::new);
+        let log = Arc::pin_init(Log::new(tag), GFP_KERNEL)?;
         let sources = Sources {
             suspects: Suspects::new(&run_queues)?,
             run_queues,

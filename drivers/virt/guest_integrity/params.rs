@@ -5,14 +5,35 @@
 use crate::views::NAMES;
 
 use guest::param::{
-    names::Set,
-    Number, //
+    names::{
+        Choice,
+        Set, //
+    },
+    Number,
+    Text, //
 };
+
+/// Length of the longest tag.
+pub(crate) const TAG_LEN: usize = 32;
+
+/// What may be done on a finding, beyond reporting it.
+const ACTIONS: [&str; 2] = ["report", "panic"];
+/// The place of the one that stops the system.
+pub(crate) const PANIC: usize = 1;
 
 guest::module_params! {
     /// Milliseconds from the end of one periodic scan to the start of the next.
     interval_ms: Number<u32> = Number::new(1000, 0, 86_400_000), 0o644,
         "Milliseconds between periodic scans, 0 for none (default 1000)";
+    /// Milliseconds from the end of one scan to the start of the next, whoever asks for it.
+    scan_min_ms: Number<u32> = Number::new(0, 0, 10_000), 0o644,
+        "Least milliseconds from the end of a scan to the start of the next, whoever asks for it (default 0)";
+    /// What is done on a finding.
+    on_finding: Choice = Choice::new(&ACTIONS), 0o644,
+        "What is done on a finding: report (default), or panic";
+    /// What lines in the log of the kernel begin with.
+    tag: Text<TAG_LEN> = Text::new("guest_integrity"), 0o444,
+        "What lines in the log of the kernel begin with (default guest_integrity)";
     /// Whether each task is looked at when it gets a CPU.
     switch_probe: Number<u32> = Number::new(1, 0, 1), 0o644,
         "1 looks at each task when it gets a CPU (default), 0 does not";

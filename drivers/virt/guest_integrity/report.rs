@@ -7,6 +7,7 @@
 use crate::{
     coverage::Damage,
     finding::Found,
+    params,
     record::{
         Comm,
         Finding,
@@ -24,6 +25,11 @@ use guest::{
         is_nonblocking,
         CharDevice,
         Events, //
+    },
+    report::{
+        audit,
+        stop,
+        Tag, //
     },
     sched::list::Cut,
     time::ktime_get_ns, //
@@ -69,11 +75,14 @@ impl Records {
     }
 
     /// Returns whether the kernel's log may have another line, after having said there how many it did not get.
-    fn may_print(&mut self, now_ns: u64) -> bool {
+    fn may_print(&mut self, tag: &LogTag, now_ns: u64) -> bool {
         let held = self.limiter.pass(now_ns);
 
         if let Some(held @ 1..) = held {
-            pr_crit!("{} messages were held back before the next one\n", held);
+            tag.crit(fmt!(
+                "{} messages were held back before the next one\n",
+                held
+            ));
         }
         held.is_some()
     }
@@ -139,9 +148,13 @@ impl Text {
     }
 }
 
+/// What lines in the log of the kernel begin with.
+type LogTag = Tag<{ params::TAG_LEN + 1 }>;
+
 /// Takes findings.
 #[pin_data]
 pub(crate) struct Log {
+    tag: LogTag,
     #[pin]
     records: Mutex<Records>,
     #[pin]
@@ -150,8 +163,9 @@ pub(crate) struct Log {
 
 impl Log {
     /// Makes an empty log.
-    pub(crate) fn new() -> impl PinInit<Self, Error> {
+    pub(crate) fn new(tag: LogTag) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            tag,
             records <- new_mutex!(Records {
                 lines: KVVec::from_elem(Line::EMPTY, RECORDS as usize, GFP_KERNEL)?,
                 next: 1,
@@ -175,8 +189,8 @@ impl Log {
         let now = ktime_get_ns();
 
         let mut records = self.records.lock();
-        if records.may_print(now) {
-            pr_crit!("finding {}\n", finding);
+        if records.may_print(&self.tag, now) {
+            self.tag.crit(fmt!("finding {}\n", finding));
         }
         records.add(|seq| {
             Line::of(::core::format_args!(
@@ -194,6 +208,11 @@ impl Log {
             Line::<WORD_LEN>::of(::core::format_args!("{}\0", finding.view)).as_c_str(),
             Line::<WORD_LEN>::of(::core::format_args!("{}\0", finding.reason)).as_c_str(),
         );
+        let line = Line::<LINE_LEN>::of(::core::format_args!("op=guest_integrity {finding}\0"));
+        audit(line.as_c_str());
+        if params::on_finding.get() == params::PANIC {
+            stop(line.as_c_str());
+        }
     }
 
     /// Reports that a list cannot be walked to its end, so that nobody can be said to be missing from it.
@@ -211,12 +230,12 @@ impl Log {
         let now = ktime_get_ns();
 
         let mut records = self.records.lock();
-        if records.may_print(now) {
-            pr_crit!(
+        if records.may_print(&self.tag, now) {
+            self.tag.crit(fmt!(
                 "damage list={} reason={}: scans are incomplete until it is mended\n",
                 list,
                 reason
-            );
+            ));
         }
         records.add(|seq| {
             Line::of(::core::format_args!(

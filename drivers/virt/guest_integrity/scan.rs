@@ -10,6 +10,9 @@
 //! `flight` says whether a scan is under way, and is held only to look at that and to change it; `buffers` is held by the one who
 //! scans. Taken in neither order: who holds one does not ask for the other.
 
+mod probing;
+mod show;
+
 use crate::{
     coverage::{
         Coverage,
@@ -22,16 +25,21 @@ use crate::{
     },
     params,
     report::Log,
-    views::Sources, //
+    views::{
+        Sources,
+        NAMES, //
+    },
 };
+
+pub(crate) use self::probing::Probing;
 
 use guest::{
     param::Watch,
     sched::switch::{
         Alarm,
-        Probe,
         Suspects, //
     },
+    time::ktime_get_ns,
     workqueue::{
         cancel_delayed,
         disable_delayed_sync,
@@ -40,7 +48,7 @@ use guest::{
 };
 
 use kernel::{
-    fmt, new_condvar, new_mutex,
+    new_condvar, new_mutex,
     prelude::*,
     sync::{
         atomic::{
@@ -81,8 +89,12 @@ pub(crate) struct Counts {
     pub(crate) clean: Atomic<u64>,
     /// Scans that left something out.
     pub(crate) truncated: Atomic<u64>,
-    /// Tasks found hidden, each once.
+    /// What was found, each once.
     pub(crate) findings: Atomic<u64>,
+    /// Of that, what each view has found.
+    pub(crate) by_view: [Atomic<u64>; NAMES.len()],
+    /// Scans in which each view could not be taken.
+    pub(crate) uncovered: [Atomic<u64>; NAMES.len()],
     /// Hidden tasks seen, once in each scan.
     pub(crate) sightings: Atomic<u64>,
     /// Tasks on a run queue and not on the lists, as they were exiting: none over a long time says that little goes on.
@@ -98,6 +110,8 @@ impl Counts {
             clean: Atomic::new(0),
             truncated: Atomic::new(0),
             findings: Atomic::new(0),
+            by_view: [const { Atomic::new(0) }; NAMES.len()],
+            uncovered: [const { Atomic::new(0) }; NAMES.len()],
             sightings: Atomic::new(0),
             exiting: Atomic::new(0),
             cleared: Atomic::new(0),
@@ -127,7 +141,22 @@ struct Flight {
     begun: u64,
     /// Number of the scan that ended last.
     done: u64,
+    /// When that was.
+    ended_ns: u64,
     last: Last,
+}
+
+impl Flight {
+    /// Returns for how many milliseconds there is to be no scan yet.
+    fn rest(&self) -> u32 {
+        let least = params::scan_min_ms.get();
+        let passed = ktime_get_ns().wrapping_sub(self.ended_ns) / 1_000_000;
+
+        if self.done == 0 {
+            return 0;
+        }
+        least.saturating_sub(passed.try_into().unwrap_or(u32::MAX))
+    }
 }
 
 /// Memory that scans use again and again, and what they know of earlier ones.
@@ -227,6 +256,17 @@ impl Scanner {
 
         while flight.done < wanted {
             if flight.done == flight.begun {
+                let rest = flight.rest();
+                if rest != 0 {
+                    // Somebody else may scan first.
+                    let waited = self
+                        .ended
+                        .wait_interruptible_timeout(&mut flight, msecs_to_jiffies(rest));
+                    if let CondVarTimeoutResult::Signal { .. } = waited {
+                        return Err(ERESTARTSYS);
+                    }
+                    continue;
+                }
                 flight.begun += 1;
                 let number = flight.begun;
                 drop(flight);
@@ -235,6 +275,7 @@ impl Scanner {
 
                 flight = self.flight.lock();
                 flight.done = number;
+                flight.ended_ns = ktime_get_ns();
                 flight.last = last;
                 self.ended.notify_all();
                 continue;
@@ -246,30 +287,6 @@ impl Scanner {
             }
         }
         Ok(())
-    }
-
-    /// Shows what the last scan was like.
-    pub(crate) fn show_last(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let last = self.flight.lock().last;
-        let coverage = &last.coverage;
-
-        writeln!(f, "scan={}", last.number)?;
-        writeln!(f, "complete={}", u8::from(coverage.is_complete()))?;
-        writeln!(f, "cpus={}", coverage.cpus)?;
-        writeln!(f, "cpus_online={}", coverage.online)?;
-        writeln!(f, "queued={}", coverage.queued)?;
-        writeln!(f, "processes={}", coverage.processes)?;
-        writeln!(f, "threads={}", coverage.threads)?;
-        writeln!(f, "named={}", coverage.named)?;
-        writeln!(f, "retries={}", coverage.cost.retries)?;
-        writeln!(f, "skipped={}", coverage.skipped)?;
-        writeln!(f, "cut={}", coverage.cut)?;
-        writeln!(f, "exiting={}", last.result.exiting)?;
-        writeln!(f, "suspects={}", last.result.suspects)?;
-        writeln!(f, "cleared={}", last.result.cleared)?;
-        writeln!(f, "hidden={}", last.found)?;
-        writeln!(f, "held_ns={}", coverage.cost.held_ns)?;
-        writeln!(f, "duration_ns={}", last.duration_ns)
     }
 
     fn scan_in(self: &Arc<Self>, ms: u32) {
@@ -328,6 +345,9 @@ impl Scanner {
             if !known.see(found) {
                 self.log.finding(found);
                 add(&self.counts.findings, 1);
+                if let Some(counter) = self.counts.by_view.get(usize::from(found.view)) {
+                    add(counter, 1);
+                }
                 // If there is no memory for it, it is reported again.
                 let _ = known.add(found);
             }
@@ -346,6 +366,9 @@ impl Scanner {
     fn count(&self, last: &Last) {
         let complete = last.coverage.is_complete();
 
+        for (i, counter) in self.counts.uncovered.iter().enumerate() {
+            add(counter, (last.coverage.uncovered >> i & 1).into());
+        }
         add(&self.counts.scans, 1);
         add(&self.counts.clean, (complete && last.found == 0).into());
         add(&self.counts.truncated, (!complete).into());
@@ -386,57 +409,6 @@ impl Alarm for Scanner {
         let _ = self
             .queue
             .enqueue_delayed::<_, ALARM>(self.clone(), msecs_to_jiffies(ALARM_MS));
-    }
-}
-
-/// Registers the probe of the view `switch`, and unregisters it, as the parameter says.
-#[pin_data]
-pub(crate) struct Probing {
-    scanner: Arc<Scanner>,
-    #[pin]
-    probe: Mutex<Option<Pin<KBox<Probe<Scanner>>>>>,
-}
-
-impl Probing {
-    /// Begins with what the parameter says now.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`].
-    pub(crate) fn new(scanner: Arc<Scanner>) -> Result<Arc<Self>> {
-        let this = Arc::pin_init(
-            pin_init!(Self {
-                scanner,
-                probe <- new_mutex!(None),
-            }),
-            GFP_KERNEL,
-        )?;
-
-        this.set(params::switch_probe.get())?;
-        Ok(this)
-    }
-
-    fn set(&self, on: u32) -> Result {
-        let mut probe = self.probe.lock();
-
-        if on == 0 {
-            *probe = None;
-        } else if probe.is_none() {
-            let suspects = self.scanner.sources.suspects.clone();
-            *probe = Some(Probe::new(suspects, self.scanner.clone())?);
-        }
-        Ok(())
-    }
-}
-
-impl Watch<u32> for Probing {
-    fn changed(&self, on: u32) {
-        if let Err(err) = self.set(on) {
-            pr_err!(
-                "sched_switch cannot be probed ({:?}): write 1 to switch_probe again\n",
-                err
-            );
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! Tests of guest_integrity against a fixture that hides tasks as a rootkit would.
 
+mod interfaces;
 mod lists;
 mod switch;
 mod views;
@@ -82,6 +83,19 @@ pub fn tests() -> Vec<Test> {
         }),
         Test::guest("integrity/reload", 60, spec(), |guest, _| reload(guest)),
         Test::guest("integrity/device", 60, spec(), |guest, _| device(guest)),
+        Test::guest(
+            "integrity/interfaces",
+            60,
+            spec().append("audit=1"),
+            |guest, _| interfaces::everywhere(guest),
+        ),
+        Test::guest("integrity/limits", 60, spec(), |guest, _| {
+            interfaces::limits(guest)
+        }),
+        Test::guest("integrity/panic", 60, spec(), |guest, _| {
+            interfaces::stop(guest)
+        })
+        .expect_report("Kernel panic - not syncing: op=guest_integrity pid="),
         Test::guest("integrity/bent-list", 120, spec(), |guest, _| {
             lists::bent(guest)
         }),
