@@ -15,6 +15,8 @@
 #include <linux/netdevice.h>
 #include <linux/oom.h>
 #include <linux/page_reporting.h>
+#include <linux/poison.h>
+#include <linux/shrinker.h>
 #include <linux/skbuff.h>
 #include <linux/u64_stats_sync.h>
 #include <linux/virtio.h>
@@ -48,6 +50,10 @@ const u32 RUST_CONST_HELPER_ETHTOOL_COALESCE_USE_ADAPTIVE_RX =
 	ETHTOOL_COALESCE_USE_ADAPTIVE_RX;
 const u32 RUST_CONST_HELPER_ETH_RSS_HASH_TOP = ETH_RSS_HASH_TOP;
 const u32 RUST_CONST_HELPER_L1_CACHE_BYTES = L1_CACHE_BYTES;
+const u32 RUST_CONST_HELPER_MAX_PAGE_ORDER = MAX_PAGE_ORDER;
 const u32 RUST_CONST_HELPER_NETDEV_RSS_KEY_LEN = NETDEV_RSS_KEY_LEN;
 const u16 RUST_CONST_HELPER_CSUM_MANGLED_0 = (__force u16)CSUM_MANGLED_0;
+const u8 RUST_CONST_HELPER_PAGE_POISON = PAGE_POISON;
+const unsigned long RUST_CONST_HELPER_SHRINK_EMPTY = SHRINK_EMPTY;
+const unsigned long RUST_CONST_HELPER_SHRINK_STOP = SHRINK_STOP;
 const u32 RUST_CONST_HELPER_SKB_SHINFO_SIZE = SKB_DATA_ALIGN(sizeof(struct skb_shared_info));

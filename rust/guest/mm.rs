@@ -3,6 +3,10 @@
 //! Memory management.
 
 pub mod balloon;
+pub mod freed;
+pub mod hint;
+pub mod oom;
 #[cfg(CONFIG_PAGE_REPORTING)]
 pub mod page_reporting;
+pub mod shrinker;
 pub mod stats;

@@ -26,6 +26,11 @@ __rust_helper unsigned long rust_helper_global_node_page_state(enum node_stat_it
 	return global_node_page_state(item);
 }
 
+__rust_helper bool rust_helper_page_poisoning_enabled_static(void)
+{
+	return page_poisoning_enabled_static();
+}
+
 __rust_helper unsigned long rust_helper_page_to_pfn(const struct page *page)
 {
 	return page_to_pfn(page);
@@ -39,4 +44,9 @@ __rust_helper struct zone *rust_helper_page_zone(const struct page *page)
 __rust_helper struct page *rust_helper_pfn_to_page(unsigned long pfn)
 {
 	return pfn_to_page(pfn);
+}
+
+__rust_helper bool rust_helper_want_init_on_free(void)
+{
+	return want_init_on_free();
 }

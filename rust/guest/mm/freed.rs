@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the page allocator has written to memory that nobody uses.
+//!
+//! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h), [`include/linux/poison.h`](srctree/include/linux/poison.h)
+
+use crate::bindings;
+
+/// What is in free pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Freed {
+    /// Whatever their last user has left: nobody relies on it.
+    Anything,
+
+    /// Zeroes, which the page allocator relies on (`init_on_free=1`).
+    Zeroes,
+
+    /// This byte everywhere, which the page allocator checks (`page_poison=1`).
+    Poison(u8),
+}
+
+impl Freed {
+    /// Asks the kernel. The answer stays the same.
+    pub fn pages() -> Self {
+        // SAFETY: No requirements.
+        if unsafe { bindings::want_init_on_free() } {
+            return Self::Zeroes;
+        }
+        // SAFETY: No requirements.
+        if unsafe { bindings::page_poisoning_enabled_static() } {
+            return Self::Poison(bindings::PAGE_POISON);
+        }
+        Self::Anything
+    }
+}
