@@ -20,8 +20,10 @@ use crate::{
 use core::pin::Pin;
 use guest::{
     debugfs::ModuleDirectory,
+    mm::freed::Freed,
     virtio::{
         self,
+        config::Field,
         Adapter,
         Callback,
         Features,
@@ -69,6 +71,8 @@ guest::virtio_features! {
         MustTellHost = 0,
         /// The device asks for statistics.
         StatsQueue = 1,
+        /// The device can be told what free pages hold, and puts that back when it gives them back.
+        PagePoison = 4,
         /// The device takes free pages until they are used again.
         Reporting = 5,
         /// Listed to be given up, see [`Driver::validate`].
@@ -79,6 +83,19 @@ guest::virtio_features! {
 }
 
 guest::virtio_device_table!(ID_TABLE, [virtio::DeviceId::new(virtio::id::BALLOON)]);
+
+/// What free pages hold, for the device.
+const POISON: Field<u32> = Field::new(12);
+
+/// Tells the device what the page allocator expects of free pages.
+fn tell_poison(dev: &virtio::Device) {
+    let byte = match Freed::pages() {
+        Freed::Anything | Freed::Zeroes => 0,
+        Freed::Poison(byte) => byte,
+    };
+
+    dev.write(POISON, u32::from_ne_bytes([byte; 4]));
+}
 
 /// What a queue is for.
 #[derive(Clone, Copy)]
@@ -115,6 +132,7 @@ pub(crate) struct Driver;
 pub(crate) struct Data {
     _debugfs: Directory,
     duties: Duties,
+    poison: bool,
     resizer: Arc<Resizer>,
     stats: Option<Arc<Stats>>,
     reports: Option<Arc<Reports>>,
@@ -134,6 +152,13 @@ impl virtio::Driver for Driver {
     /// addresses, which an IOMMU would not translate. Without it the host sees exactly the frame numbers in the balloon and
     /// the statistics. Indirect descriptors are of no use for buffers of one segment.
     fn validate(_dev: &virtio::Device<Core<'_>>, features: &mut Features<Feature>) -> Result {
+        match (Freed::pages(), features.contains(Feature::PagePoison)) {
+            // There is nothing to tell.
+            (Freed::Anything, _) => features.remove(Feature::PagePoison),
+            // The page allocator would miss what the device wipes out.
+            (_, false) => features.remove(Feature::Reporting),
+            (_, true) => {}
+        }
         features.remove(Feature::IndirectDescriptors);
         features.remove(Feature::AccessPlatform);
         Ok(())
@@ -165,6 +190,10 @@ impl virtio::Driver for Driver {
             };
             queues.find()?;
 
+            let poison = features.contains(Feature::PagePoison);
+            if poison {
+                tell_poison(dev);
+            }
             let release = if features.contains(Feature::MustTellHost) {
                 Release::Answered
             } else {
@@ -189,6 +218,7 @@ impl virtio::Driver for Driver {
                     }
                 )?,
                 duties,
+                poison,
                 resizer,
                 stats,
                 reports,
@@ -244,6 +274,9 @@ impl virtio::Driver for Driver {
     }
 
     fn resume(dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) -> Result {
+        if data.poison {
+            tell_poison(dev);
+        }
         data.stats
             .iter()
             .try_for_each(Stats::resume)

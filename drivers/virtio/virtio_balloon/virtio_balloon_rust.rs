@@ -10,7 +10,7 @@
 //!
 //! # Limitations
 //!
-//! Deflation on OOM, free page hints and page poisoning are not offered to the device.
+//! Deflation on OOM and free page hints are not offered to the device.
 //!
 //! `Documentation/admin-guide/virtio-balloon.md` says how to use it.
 

@@ -47,6 +47,24 @@ pub fn tests() -> Vec<Test> {
         })
         .collect();
 
+    for driver in [RUST, C] {
+        for known in [true, false] {
+            let properties = format!(
+                "id=b0,free-page-reporting=on,page-poison={}",
+                if known { "on" } else { "off" }
+            );
+            let subject = if known { "poison" } else { "poison-unknown" };
+            tests.push(
+                Test::guest(
+                    name(driver, subject),
+                    90,
+                    spec(Spec::q35().append("init_on_free=1"), &properties),
+                    move |guest, _| poison(guest, driver, known),
+                )
+                .stock_only("its page allocator writes something else to free memory"),
+            );
+        }
+    }
     // The C driver waits for such a host without end.
     tests.push(Test::guest(
         name(RUST, "report-mute"),
@@ -83,6 +101,9 @@ fn report(guest: &mut Guest, driver: Driver) -> Result<()> {
     let free = meminfo(guest, "MemFree")?;
     // Most of it lies in blocks that are large enough.
     let low = full - free * 2 / 3;
+    if guest.sh("cat /proc/cmdline")?.contains("page_poison=1") {
+        return stays_poisoned(guest, driver, low);
+    }
     falls_to(guest, "idle,", low)?;
 
     guest.sh(&format!(
@@ -119,6 +140,45 @@ fn report(guest: &mut Guest, driver: Driver) -> Result<()> {
         "data of the guest has changed"
     );
     driver.load(guest, "")?;
+    driver.unload(guest)
+}
+
+/// The kernel looks at free memory when it uses it again, so the host leaves that as it is; the kernel reports what it misses.
+fn stays_poisoned(guest: &mut Guest, driver: Driver, low: u64) -> Result<()> {
+    if driver == RUST {
+        guest.wait_for("reports", Duration::from_secs(20), |guest| {
+            let reported = guest.number(&format!("cat {DEBUGFS}/*/reported"))?;
+            Ok((reported > 0).then_some(()))
+        })?;
+    }
+    touch(guest)?;
+    ensure!(guest.resident()? > low, "the host has taken free memory");
+    driver.unload(guest)
+}
+
+/// Whether the page allocator clears free memory, and whether the host may know: without that it must not take any.
+fn poison(guest: &mut Guest, driver: Driver, known: bool) -> Result<()> {
+    guest.sh(SOON)?;
+    let full = guest.resident()?;
+    driver.load(guest, "")?;
+    let bits = guest.sh(&format!(
+        "cat /sys/bus/virtio/drivers/{}/virtio*/features",
+        driver.module
+    ))?;
+    let has = |bit: usize| bits.as_bytes().get(bit) == Some(&b'1');
+    ensure!(
+        has(4) == known && has(5) == known,
+        "features, of which the host knows what free memory holds: {known}: {bits}"
+    );
+
+    let low = full - meminfo(guest, "MemFree")? * 2 / 3;
+    if known {
+        falls_to(guest, "told of zeroes,", low)?;
+    } else {
+        guest.sh("sleep 3")?;
+        ensure!(guest.resident()? > low, "the host has taken free memory");
+    }
+    touch(guest)?;
     driver.unload(guest)
 }
 
