@@ -4,6 +4,7 @@
 //! but for `moved`, which counts pages of the guest.
 
 use crate::{
+    hinting::Hinting,
     reporting::Reports,
     resize::Resizer,
     view::State, //
@@ -34,6 +35,7 @@ use kernel::{
 pub(crate) struct Shown {
     pub(crate) resizer: Arc<Resizer>,
     pub(crate) reports: Option<Arc<Reports>>,
+    pub(crate) hinting: Option<Arc<Hinting>>,
 }
 
 /// The directory of a device. It lives as long as the value.
@@ -72,6 +74,10 @@ fn files<'data>(shown: &'data Shown, dir: &ScopedDir<'data, '_>) {
     });
     dir.read_callback_file(c"moved", shown, &|s: &Shown, f| {
         writeln!(f, "{}", s.resizer.view().moved.load(Relaxed))
+    });
+    dir.read_callback_file(c"hinted", shown, &|s: &Shown, f| {
+        let bytes = s.hinting.as_ref().map_or(0, |hinting| hinting.hinted());
+        writeln!(f, "{}", bytes / 4096)
     });
     dir.read_callback_file(c"reported", shown, &|s: &Shown, f| {
         let bytes = s.reports.as_ref().map_or(0, |reports| reports.reported());

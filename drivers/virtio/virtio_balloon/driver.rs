@@ -8,6 +8,7 @@ use crate::{
         Directory,
         Shown, //
     },
+    hinting::Hinting,
     reporting::{
         self,
         Registration,
@@ -20,7 +21,10 @@ use crate::{
 use core::pin::Pin;
 use guest::{
     debugfs::ModuleDirectory,
-    mm::freed::Freed,
+    mm::{
+        freed::Freed,
+        shrinker::Shrinker, //
+    },
     virtio::{
         self,
         config::Field,
@@ -71,6 +75,8 @@ guest::virtio_features! {
         MustTellHost = 0,
         /// The device asks for statistics.
         StatsQueue = 1,
+        /// The device copies memory now and then, and need not copy what is free.
+        FreePageHint = 3,
         /// The device can be told what free pages hold, and puts that back when it gives them back.
         PagePoison = 4,
         /// The device takes free pages until they are used again.
@@ -102,6 +108,7 @@ fn tell_poison(dev: &virtio::Device) {
 enum Duty {
     Resize,
     Stats,
+    Hint,
     Reporting,
 }
 
@@ -135,6 +142,8 @@ pub(crate) struct Data {
     poison: bool,
     resizer: Arc<Resizer>,
     stats: Option<Arc<Stats>>,
+    _shrinker: Option<Shrinker<Hinting>>,
+    hinting: Option<Arc<Hinting>>,
     reports: Option<Arc<Reports>>,
     /// Dropped after the device has been reset, when it has given back all pages.
     reporting: SetOnce<Registration>,
@@ -182,6 +191,12 @@ impl virtio::Driver for Driver {
             } else {
                 None
             };
+            let hints = if features.contains(Feature::FreePageHint) {
+                duties.add(Duty::Hint);
+                Some(queues.add(c"free_page", Callback::Enabled, 1)?)
+            } else {
+                None
+            };
             let reports = if features.contains(Feature::Reporting) {
                 duties.add(Duty::Reporting);
                 Some(queues.add(c"reporting", Callback::Enabled, reporting::SEGMENTS)?)
@@ -204,7 +219,12 @@ impl virtio::Driver for Driver {
                 GFP_KERNEL,
             )?;
             let resizer = Resizer::new(dev.into(), inflate, deflate, release, work.clone())?;
-            let stats = stats.map(|queue| Stats::new(queue, work)).transpose()?;
+            let stats = stats
+                .map(|queue| Stats::new(queue, work.clone()))
+                .transpose()?;
+            let hinting = hints
+                .map(|queue| Hinting::new(dev.into(), queue, work))
+                .transpose()?;
             let reports = reports
                 .map(|queue| Reports::new(dev.into(), queue, features.can_reset_queues()))
                 .transpose()?;
@@ -215,12 +235,15 @@ impl virtio::Driver for Driver {
                     Shown {
                         resizer: resizer.clone(),
                         reports: reports.clone(),
+                        hinting: hinting.clone(),
                     }
                 )?,
                 duties,
                 poison,
                 resizer,
                 stats,
+                _shrinker: hinting.as_ref().map(Hinting::shrinker).transpose()?,
+                hinting,
                 reports,
                 reporting: SetOnce::new(),
             }))
@@ -230,6 +253,9 @@ impl virtio::Driver for Driver {
     fn init<'bound>(_dev: &'bound virtio::Device<Core<'_>>, data: Pin<&'bound Data>) -> Result {
         if let Some(stats) = &data.stats {
             stats.prime();
+        }
+        if let Some(hinting) = &data.hinting {
+            hinting.start()?;
         }
         if let Some(reports) = &data.reports {
             if let Some(registration) = reports.register()? {
@@ -244,6 +270,7 @@ impl virtio::Driver for Driver {
         match data.duties.of(vq.index()) {
             Some(Duty::Resize) => data.resizer.step_soon(),
             Some(Duty::Stats) => data.stats.iter().for_each(Stats::answer_soon),
+            Some(Duty::Hint) => data.hinting.iter().for_each(Hinting::go_on_soon),
             Some(Duty::Reporting) => {
                 if let Some(registration) = data.reporting.as_ref() {
                     registration.answered();
@@ -255,10 +282,12 @@ impl virtio::Driver for Driver {
 
     fn config_changed(_dev: &virtio::Device<Bound>, data: Pin<&Data>) {
         data.resizer.target_changed();
+        data.hinting.iter().for_each(Hinting::command_changed);
     }
 
     fn unbind<'bound>(_dev: &'bound virtio::Device<Core<'_>>, data: Pin<&Data>) {
         data.stats.iter().for_each(Stats::stop);
+        data.hinting.iter().for_each(Hinting::stop);
         data.reports.iter().for_each(|reports| reports.close());
         data.resizer.drain();
         data.resizer.stop();
@@ -268,6 +297,7 @@ impl virtio::Driver for Driver {
     /// disk does not have them.
     fn suspend(_dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) -> Result {
         data.stats.iter().for_each(Stats::stop);
+        data.hinting.iter().for_each(Hinting::stop);
         data.reports.iter().for_each(|reports| reports.close());
         data.resizer.suspend();
         Ok(())
@@ -280,6 +310,7 @@ impl virtio::Driver for Driver {
         data.stats
             .iter()
             .try_for_each(Stats::resume)
+            .and_then(|()| data.hinting.iter().try_for_each(Hinting::resume))
             .and_then(|()| data.resizer.resume())
             .inspect(|()| data.reports.iter().for_each(|reports| reports.open()))
             .inspect_err(|error| dev_err!(dev, "not resumed: {error:?}; bind the driver again\n"))
@@ -287,6 +318,7 @@ impl virtio::Driver for Driver {
 
     fn shutdown(_dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) {
         data.stats.iter().for_each(Stats::stop);
+        data.hinting.iter().for_each(Hinting::stop);
         data.reports.iter().for_each(|reports| reports.close());
         data.resizer.stop();
     }

@@ -10,7 +10,7 @@
 //!
 //! # Limitations
 //!
-//! Deflation on OOM and free page hints are not offered to the device.
+//! Deflation on OOM is not offered to the device.
 //!
 //! `Documentation/admin-guide/virtio-balloon.md` says how to use it.
 
@@ -18,6 +18,8 @@
 
 mod debugfs;
 mod driver;
+mod hint;
+mod hinting;
 mod lane;
 mod pace;
 mod params;

@@ -4,6 +4,7 @@
 
 use super::{
     balloon::{
+        ensure_available,
         meminfo,
         resize,
         spec,
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::guest::{
     Guest,
+    Lab,
     Spec, //
 };
 use anyhow::{
@@ -64,6 +66,20 @@ pub fn tests() -> Vec<Test> {
                 .stock_only("its page allocator writes something else to free memory"),
             );
         }
+    }
+    for driver in [RUST, C] {
+        // The kernel would clear what it takes, and pages of zeroes are hardly anything to send.
+        let machine = spec(
+            Spec::q35().append("init_on_alloc=0"),
+            "id=b0,free-page-hint=on,iothread=io0",
+        )
+        .arguments(&["-object", "iothread,id=io0"]);
+        tests.push(
+            Test::guest(name(driver, "hint"), 180, machine, move |guest, lab| {
+                hint(guest, lab, driver)
+            })
+            .stock_only("its page allocator writes to free memory"),
+        );
     }
     // The C driver waits for such a host without end.
     tests.push(Test::guest(
@@ -180,6 +196,43 @@ fn poison(guest: &mut Guest, driver: Driver, known: bool) -> Result<()> {
     }
     touch(guest)?;
     driver.unload(guest)
+}
+
+/// The host need not copy free memory when it moves the guest, whose data arrives as it was; afterwards the guest has all its memory.
+fn hint(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
+    const NOISE: u64 = 320 * MIB;
+
+    guest.sh(
+        "head -c 33554432 /dev/urandom >/tmp/keep && md5sum /tmp/keep >/tmp/sum && \
+         for i in 1 2 3 4 5 6 7 8 9 10; do cp /tmp/keep /tmp/noise$i || exit; done; rm /tmp/noise*",
+    )?;
+    let plain = guest.migrate_by_file(lab)?;
+    ensure!(plain > NOISE, "{} MiB were sent", plain / MIB);
+
+    driver.load(guest, "")?;
+    let available = meminfo(guest, "MemAvailable")?;
+    for round in 1..=2 {
+        let sent = guest.migrate_by_file(lab)?;
+        println!(
+            "note  {}: {} MiB sent, {} MiB without hints",
+            driver.module,
+            sent / MIB,
+            plain / MIB
+        );
+        ensure!(
+            sent < plain - NOISE / 2,
+            "round {round}: {} MiB were sent, {} MiB without hints",
+            sent / MIB,
+            plain / MIB
+        );
+        ensure!(
+            guest.run("md5sum -c -s /tmp/sum")?.status == 0,
+            "data of the guest has changed"
+        );
+        ensure_available(guest, "moved", available)?;
+    }
+    driver.unload(guest)?;
+    ensure_available(guest, "unloaded", available)
 }
 
 /// A device that keeps what it is told of costs the guest that, until the driver is unbound, which is soon.
