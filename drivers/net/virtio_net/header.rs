@@ -92,14 +92,6 @@ impl Format {
         }
     }
 
-    fn encode(self, value: u16) -> [u8; 2] {
-        if self.big_endian {
-            value.to_be_bytes()
-        } else {
-            value.to_le_bytes()
-        }
-    }
-
     fn decode(self, bytes: [u8; 2]) -> u16 {
         if self.big_endian {
             u16::from_be_bytes(bytes)
@@ -263,30 +255,46 @@ impl Header {
     /// room for a hash, which means nothing in this direction.
     #[inline]
     pub(crate) fn to_bytes(self, format: Format) -> [u8; LEN] {
-        if self == Self::default() {
-            // Most packets leave nothing to the device.
-            return [0; LEN];
-        }
+        let Self {
+            flags,
+            gso_type,
+            hdr_len,
+            gso_size,
+            csum_start,
+            csum_offset,
+            num_buffers,
+        } = if format.big_endian {
+            self.swapped()
+        } else {
+            self
+        };
+        // Two numbers are two stores, where twelve bytes would be twelve.
+        let first = u64::from(flags)
+            | (u64::from(gso_type) << 8)
+            | (u64::from(hdr_len) << 16)
+            | (u64::from(gso_size) << 32)
+            | (u64::from(csum_start) << 48);
+        let second = u32::from(csum_offset) | (u32::from(num_buffers) << 16);
+        let mut bytes = [0; LEN];
+        let (head, tail) = bytes.split_at_mut(size_of::<u64>());
 
-        let [hdr_len_0, hdr_len_1] = format.encode(self.hdr_len);
-        let [gso_size_0, gso_size_1] = format.encode(self.gso_size);
-        let [csum_start_0, csum_start_1] = format.encode(self.csum_start);
-        let [csum_offset_0, csum_offset_1] = format.encode(self.csum_offset);
-        let [num_buffers_0, num_buffers_1] = format.encode(self.num_buffers);
-        [
-            self.flags,
-            self.gso_type,
-            hdr_len_0,
-            hdr_len_1,
-            gso_size_0,
-            gso_size_1,
-            csum_start_0,
-            csum_start_1,
-            csum_offset_0,
-            csum_offset_1,
-            num_buffers_0,
-            num_buffers_1,
-        ]
+        head.copy_from_slice(&first.to_le_bytes());
+        tail.copy_from_slice(&second.to_le_bytes());
+        bytes
+    }
+
+    /// The header for a device that reads numbers from the other end.
+    #[cold]
+    fn swapped(self) -> Self {
+        Self {
+            flags: self.flags,
+            gso_type: self.gso_type,
+            hdr_len: self.hdr_len.swap_bytes(),
+            gso_size: self.gso_size.swap_bytes(),
+            csum_start: self.csum_start.swap_bytes(),
+            csum_offset: self.csum_offset.swap_bytes(),
+            num_buffers: self.num_buffers.swap_bytes(),
+        }
     }
 
     /// Reads the bytes of a device. Of a [short](Layout::Short) layout the last two are not the device's and are ignored.

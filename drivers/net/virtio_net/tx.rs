@@ -114,9 +114,11 @@ impl Sender {
             }
             Layout::Long => TxFrame::new(skb, &header, any_layout),
             Layout::Hash => {
-                let [a, b, c, d, e, f, g, h, i, j, k, l] = header;
-                let header = [a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 0, 0, 0, 0, 0];
-                TxFrame::new(skb, &header, any_layout)
+                let mut long = [0; HASH_LEN];
+                if let Some(first) = long.first_chunk_mut() {
+                    *first = header;
+                }
+                TxFrame::new(skb, &long, any_layout)
             }
         };
         vq.add_outbuf(frame).map_err(|rejected| {
@@ -237,6 +239,7 @@ impl Sender {
 impl Transmit for Sender {
     type Device = Interface;
 
+    #[inline]
     fn xmit(&mut self, queue: &TxQueue<'_, Interface>, skb: TxSkBuff) -> Xmit {
         let more = queue.xmit_more();
         let len = skb.len();

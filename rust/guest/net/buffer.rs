@@ -136,6 +136,16 @@ fn push_fragments(info: &bindings::skb_shared_info, list: &mut Segments<'_>) -> 
     Ok(())
 }
 
+/// Adds a packet of a program.
+fn push_frame(frame: &Frame, list: &mut Segments<'_>) -> Result {
+    let (data, len) = frame.head();
+
+    list.push_out(NonNull::new(data).ok_or(EINVAL)?, len)?;
+    frame
+        .fragments()
+        .map_or(Ok(()), |info| push_fragments(info, list))
+}
+
 // SAFETY:
 // - The pointer is the packet's, which is unique while it lives.
 // - Nobody else has the packet or writes to its data: the stack leaves what it shares with a driver's packet alone until
@@ -164,17 +174,12 @@ unsafe impl Buffer for TxFrame {
         Self(Outgoing::Program(unsafe { Frame::from_raw(ptr.cast()) }))
     }
 
-    #[inline]
+    // Where it was just made, it is known which it is, and what its control block says.
+    #[inline(always)]
     fn segments(&self, list: &mut Segments<'_>) -> Result {
         let skb = match &self.0 {
             Outgoing::Stack(skb) => skb,
-            Outgoing::Program(frame) => {
-                let (data, len) = frame.head();
-                list.push_out(NonNull::new(data).ok_or(EINVAL)?, len)?;
-                return frame
-                    .fragments()
-                    .map_or(Ok(()), |info| push_fragments(info, list));
-            }
+            Outgoing::Program(frame) => return push_frame(frame, list),
         };
         let raw = skb.as_ptr();
         // SAFETY: The packet is valid.

@@ -85,6 +85,7 @@ pub struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
+    #[inline]
     pub(super) fn new(list: &'a mut [bindings::scatterlist]) -> Self {
         Self {
             list,
@@ -100,6 +101,7 @@ impl<'a> Segments<'a> {
     /// # Errors
     ///
     /// [`EINVAL`] when the list is full, or something device-writable was added before.
+    #[inline]
     pub fn push_out(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
         if self.out != self.total {
             return Err(EINVAL);
@@ -116,10 +118,12 @@ impl<'a> Segments<'a> {
     /// # Errors
     ///
     /// [`EINVAL`] when the list is full.
+    #[inline]
     pub fn push_in(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
         self.push(ptr, len)
     }
 
+    #[inline]
     fn push(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
         let entry = self.list.get_mut(self.total).ok_or(EINVAL)?;
 
@@ -132,14 +136,16 @@ impl<'a> Segments<'a> {
     }
 
     /// Ends both lists and returns them: device-readable and device-writable.
+    #[inline]
     pub(super) fn finish(
         self,
     ) -> (
         &'a mut [bindings::scatterlist],
         &'a mut [bindings::scatterlist],
     ) {
-        let (used, _) = self.list.split_at_mut(self.total);
-        let (out, inp) = used.split_at_mut(self.out);
+        // Both numbers are within: no code is made for what would happen otherwise.
+        let used = self.list.get_mut(..self.total).unwrap_or_default();
+        let (out, inp) = used.split_at_mut_checked(self.out).unwrap_or_default();
 
         for list in [&mut *out, &mut *inp] {
             if let Some(last) = list.last_mut() {

@@ -255,6 +255,15 @@ impl<B: Buffer> AnyQueue for Queue<B> {
     }
 }
 
+/// What the core says of a buffer. Without a call where it has taken it.
+#[inline]
+fn taken(status: c_int) -> Result {
+    if status == 0 {
+        return Ok(());
+    }
+    to_result(status)
+}
+
 /// A locked queue.
 ///
 /// # Invariants
@@ -285,6 +294,8 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
     /// # Errors
     ///
     /// The buffer comes back, see [`Rejected`].
+    // What kind of buffer it is, its maker knows: the rest of what `B` can be is then no code at all.
+    #[inline(always)]
     pub fn add_outbuf(&mut self, buffer: B) -> Result<(), Rejected<B>> {
         self.add(buffer, |vq, out, inp, token| {
             if out.is_empty() || !inp.is_empty() {
@@ -292,7 +303,7 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
             }
             // SAFETY: `vq` is valid and locked, `out` is a terminated list, which the core copies; by the contract of
             // `Buffer` its memory lives until `token` is returned.
-            to_result(unsafe {
+            taken(unsafe {
                 bindings::virtqueue_add_outbuf(
                     vq,
                     out.as_mut_ptr(),
@@ -310,6 +321,7 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
     /// # Errors
     ///
     /// The buffer comes back, see [`Rejected`].
+    #[inline(always)]
     pub fn add_inbuf(&mut self, buffer: B) -> Result<(), Rejected<B>> {
         self.add(buffer, |vq, out, inp, token| {
             if inp.is_empty() || !out.is_empty() {
@@ -317,7 +329,7 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
             }
             // SAFETY: `vq` is valid and locked, `inp` is a terminated list, which the core copies; by the contract of
             // `Buffer` its memory lives until `token` is returned.
-            to_result(unsafe {
+            taken(unsafe {
                 bindings::virtqueue_add_inbuf(
                     vq,
                     inp.as_mut_ptr(),
@@ -350,7 +362,7 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
             }
             // SAFETY: `vq` is valid and locked, each list in `sgs` is terminated and copied by the core; by the contract of
             // `Buffer` the memory lives until `token` is returned.
-            to_result(unsafe {
+            taken(unsafe {
                 bindings::virtqueue_add_sgs(
                     vq,
                     sgs.as_mut_ptr(),
@@ -363,7 +375,7 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn add(
         &mut self,
         buffer: B,
