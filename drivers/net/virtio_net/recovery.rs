@@ -47,7 +47,8 @@ impl Watch {
     pub(crate) fn new() -> Self {
         Self {
             timeouts: Atomic::new(0),
-            sent: Atomic::new(0),
+            // No queue has.
+            sent: Atomic::new(u64::MAX),
             in_vain: Atomic::new(0),
         }
     }
@@ -59,11 +60,10 @@ impl Watch {
 
     /// The queue has been stopped for too long, after `sent` packets. Returns whether it is time for a reset. One call at a time.
     fn expire(&self, sent: u64) -> bool {
-        let first = self.timeouts.load(Relaxed) == 0;
         self.timeouts
             .store(self.timeouts.load(Relaxed).wrapping_add(1), Relaxed);
 
-        let in_vain = if self.sent.xchg(sent, Relaxed) != sent || first {
+        let in_vain = if self.sent.xchg(sent, Relaxed) != sent {
             0
         } else {
             self.in_vain.load(Relaxed).saturating_add(1)

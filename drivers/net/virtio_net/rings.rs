@@ -54,10 +54,15 @@ pub(crate) fn rings(interface: &Interface) -> Result<Rings> {
 /// sent. Those of [`Queue::resize`]; the rings are as large as before if they can be.
 pub(crate) fn set(dev: &Device<Interface>, rx: u32, tx: u32) -> Result {
     let data = dev.data();
-    let before = rings(&data)?;
+    let now = rings(&data)?;
+    let before = Sizes {
+        rx: now.rx.size,
+        tx: now.tx.size,
+    };
+    let wanted = Sizes { rx, tx };
     let is_whole = |size: u32| data.features.is_packed() || size.is_power_of_two();
     // CAST: A small constant.
-    let holds_packet = tx > TxFrame::MAX_SEGMENTS as u32 || tx == before.tx.size;
+    let holds_packet = tx > TxFrame::MAX_SEGMENTS as u32 || tx == before.tx;
 
     if !data.features.can_reset_queues() {
         return Err(EOPNOTSUPP);
@@ -67,19 +72,13 @@ pub(crate) fn set(dev: &Device<Interface>, rx: u32, tx: u32) -> Result {
     }
 
     dev.interrupt(|| {
-        resize(&data, Sizes { rx, tx }).inspect_err(|error| {
+        resize(&data, wanted).inspect_err(|error| {
             data.complain("the sizes of its rings", *error);
             // As far as it goes.
-            let _ = resize(
-                &data,
-                Sizes {
-                    rx: before.rx.size,
-                    tx: before.tx.size,
-                },
-            );
+            let _ = resize(&data, before);
         })
     })?;
-    data.told.lock().rings = Some(Sizes { rx, tx });
+    data.told.lock().rings = Some(wanted);
     // With the queues the device has reset this.
     data.coalescing.again_for_each()
 }
