@@ -5,11 +5,7 @@
 use crate::{
     hash::Limits,
     header::Segments,
-    rx::{
-        FRAME_OVERHEAD,
-        MEMORY,
-        PROGRAM_MEMORY, //
-    },
+    supply::Sizing, //
 };
 use guest::{
     net::device,
@@ -130,9 +126,6 @@ pub(crate) const MAX_MTU: u32 = 65535;
 /// The MTU of a device that does not say.
 pub(crate) const DEFAULT_MTU: u32 = 1500;
 
-/// The largest order of memory that a buffer is made of: larger ones are hard to get.
-const MAX_ORDER: u32 = 2;
-
 /// The features by which a packet can be several in one when it is received.
 const RECEIVE_SEGMENTS: [Feature; 6] = [
     Feature::GuestTso4,
@@ -191,12 +184,6 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
                 "the device asks for an MTU of {mtu}, which is too small; ignored\n"
             );
             features.remove(Feature::Mtu);
-        } else if !features.contains(Feature::MrgRxbuf) && single_units(mtu).is_none() {
-            dev_warn!(
-                dev,
-                "the device asks for an MTU of {mtu}, too large without mergeable buffers; ignored\n"
-            );
-            features.remove(Feature::Mtu);
         }
     }
 
@@ -235,8 +222,8 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
         features.remove_all(&HASHES);
     }
 
-    // A packet of several is larger than a buffer and lacks a checksum (5.1.3.1).
-    if !features.contains(Feature::MrgRxbuf) || !features.contains(Feature::GuestCsum) {
+    // A packet of several lacks a checksum (5.1.3.1).
+    if !features.contains(Feature::GuestCsum) {
         features.remove_all(&RECEIVE_SEGMENTS);
     }
     if !features.contains_any(&[Feature::GuestTso4, Feature::GuestTso6]) {
@@ -271,7 +258,7 @@ pub(crate) fn mtu(
     }
 
     let mtu = u32::from(dev.read(MTU));
-    if mtu < MIN_MTU || (!features.contains(Feature::MrgRxbuf) && single_units(mtu).is_none()) {
+    if mtu < MIN_MTU {
         dev_err!(
             dev,
             "the device has changed its MTU to {mtu} meanwhile; not driven\n"
@@ -326,35 +313,13 @@ pub(crate) fn hashes(
     Ok(limits)
 }
 
-/// Returns how many units a buffer takes that holds every frame by itself, if it can be had.
-pub(crate) fn single_units(mtu: u32) -> Option<u32> {
-    // CAST: A small constant.
-    let frame = mtu + FRAME_OVERHEAD + crate::header::LEN as u32;
-
-    let units = MEMORY.units(frame);
-
-    // It has to be possible with a program as well.
-    (MEMORY.order(program_units(units)) <= MAX_ORDER).then_some(units)
-}
-
-/// Returns how many units a buffer takes that holds what one of `units` units does, with room for a program.
-pub(crate) fn program_units(units: u32) -> u32 {
-    PROGRAM_MEMORY.units(
-        units
-            .saturating_mul(MEMORY.unit)
-            .saturating_sub(MEMORY.overhead),
+/// Returns how large receive buffers are.
+pub(crate) fn sizing(features: &Features<Feature>, mtu: Option<u32>) -> Sizing {
+    Sizing::new(
+        features.contains(Feature::MrgRxbuf),
+        can_merge(features),
+        mtu.unwrap_or(DEFAULT_MTU),
     )
-}
-
-/// Returns the largest MTU of which every frame fits into a buffer of `units` units.
-pub(crate) fn max_single_mtu(units: u32) -> u32 {
-    // CAST: A small constant.
-    let rest = MEMORY.overhead + FRAME_OVERHEAD + crate::header::LEN as u32;
-
-    units
-        .saturating_mul(MEMORY.unit)
-        .saturating_sub(rest)
-        .min(MAX_MTU)
 }
 
 /// Returns what the interface can do: from the beginning, and what the user can change.

@@ -38,12 +38,10 @@ use crate::{
     rx::{
         Peers,
         Receiver,
-        Shared,
-        Sizing,
-        MEMORY, //
+        Shared, //
     },
-    sizing::Mergeable,
     statistics::DeviceStats,
+    supply::Supply,
     told::{
         self,
         Told, //
@@ -111,6 +109,9 @@ impl InPlaceModule for Module {
     }
 }
 
+/// The most pages that the pool of a queue keeps for reuse.
+const MAX_ENTRIES: u32 = 8192;
+
 /// Implementation of the virtio driver.
 pub(crate) struct Driver;
 
@@ -141,8 +142,10 @@ impl virtio::Driver for Driver {
         features: Features<Feature>,
     ) -> impl PinInit<Data, Error> + 'bound {
         pin_init::pin_init_scope(move || {
+            let mtu = config::mtu(dev, &features)?;
+            let segments = 1 + config::sizing(&features, mtu).pages();
             let mut queues = dev.virtqueues();
-            let pairs = pairs::add(&mut queues, config::pairs(dev, &features)?)?;
+            let pairs = pairs::add(&mut queues, config::pairs(dev, &features)?, segments)?;
             let control = if features.contains(Feature::CtrlVq) {
                 Some(Control::new(pairs::add_control(&mut queues)?)?)
             } else {
@@ -150,7 +153,7 @@ impl virtio::Driver for Driver {
             };
             queues.find()?;
 
-            let net = interface(dev, features, pairs, control)?;
+            let net = interface(dev, features, mtu, pairs, control)?;
             let monitor = Monitor::new(dev.into(), net.clone())?;
             let spreader = Spreader::new(net.clone())?;
 
@@ -237,6 +240,7 @@ impl virtio::Driver for Driver {
 fn interface(
     dev: &virtio::Device<Core<'_>>,
     features: Features<Feature>,
+    mtu: Option<u32>,
     queues: KVec<Queues>,
     control: Option<Arc<Control>>,
 ) -> Result<ARef<Device<Interface>>> {
@@ -246,8 +250,7 @@ fn interface(
         mergeable,
         features.contains(Feature::HashReport),
     );
-    let mtu = config::mtu(dev, &features)?;
-    let single = config::single_units(mtu.unwrap_or(config::DEFAULT_MTU)).ok_or(EINVAL)?;
+    let sizing = config::sizing(&features, mtu);
 
     let mut receivers = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
     let mut senders = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
@@ -264,18 +267,6 @@ fn interface(
         let tx_stats = Writer::new()?;
         let (rx_counters, tx_counters) = (rx_stats.counters(), tx_stats.counters());
         let (rx_size, tx_size) = (ring(&queues.rx)?.size, ring(&queues.tx)?.size);
-        let (sizing, order) = if mergeable {
-            (Sizing::Mergeable(Mergeable::new(MEMORY)), 0)
-        } else {
-            let program = config::program_units(single);
-            (
-                Sizing::Single {
-                    stack: single,
-                    program,
-                },
-                MEMORY.order(program),
-            )
-        };
         let rules = Rules {
             missing_checksums: features.contains(Feature::GuestCsum),
             mergeable,
@@ -285,15 +276,21 @@ fn interface(
 
         receivers.push(
             ReceiveQueue {
-                handler: Receiver::new(format, rules, sizing, peers.clone(), rx_stats),
+                handler: Receiver::new(
+                    format,
+                    rules,
+                    Supply::new(sizing, format)?,
+                    peers.clone(),
+                    rx_stats,
+                ),
                 shared: Shared {
                     index,
                     queue: queues.rx.clone(),
                     coalescing: coalescing.clone(),
                 },
                 pool: Some(page_pool::Params {
-                    order,
-                    entries: rx_size,
+                    order: 0,
+                    entries: rx_size.saturating_mul(1 + sizing.pages()).min(MAX_ENTRIES),
                 }),
             },
             GFP_KERNEL,
@@ -343,11 +340,7 @@ fn interface(
     if can_adapt {
         net.set_adaptive()?;
     }
-    let max_mtu = if mergeable {
-        config::MAX_MTU
-    } else {
-        config::max_single_mtu(single)
-    };
+    let max_mtu = config::MAX_MTU.min(sizing.max_mtu());
     net.set_mtu(
         config::MIN_MTU,
         mtu.unwrap_or(max_mtu),

@@ -79,8 +79,8 @@ pub(crate) fn role(index: u32, pairs: usize) -> Role {
     }
 }
 
-/// Asks for all queues of `pairs` pairs, in the order of their numbers.
-pub(crate) fn add(queues: &mut Virtqueues<'_>, pairs: u16) -> Result<KVec<Queues>> {
+/// Asks for all queues of `pairs` pairs, in the order of their numbers. A buffer to receive into has at most so many segments.
+pub(crate) fn add(queues: &mut Virtqueues<'_>, pairs: u16, segments: u32) -> Result<KVec<Queues>> {
     let mut list = KVec::with_capacity(usize::from(pairs), GFP_KERNEL)?;
 
     for pair in 0..pairs {
@@ -88,7 +88,7 @@ pub(crate) fn add(queues: &mut Virtqueues<'_>, pairs: u16) -> Result<KVec<Queues
         let tx = CString::try_from_fmt(fmt!("output.{pair}"))?;
         list.push(
             Queues {
-                rx: queues.add(&rx, Callback::Enabled, 1)?,
+                rx: queues.add(&rx, Callback::Enabled, segments as usize)?,
                 tx: queues.add(&tx, Callback::Enabled, TxFrame::MAX_SEGMENTS)?,
             },
             GFP_KERNEL,

@@ -20,10 +20,7 @@ use crate::{
         HASH_LEN,
         LEN, //
     },
-    sizing::{
-        Memory,
-        Mergeable, //
-    },
+    supply::Supply,
     xdp::Sending,
 };
 use guest::{
@@ -42,59 +39,33 @@ use guest::{
         },
         page_pool::{
             PoolRef,
-            Wait,
-            UNIT, //
+            Wait, //
         },
         skbuff::{
             DropReason,
             HashLevel,
             PartialChecksum,
             RxSkBuff,
-            ETH_HLEN,
-            MAX_FRAGS, //
+            ETH_HLEN, //
         },
         stats::Writer, //
     },
     virtio::{
-        buffer::Used,
+        buffer::{
+            Rejected,
+            Used, //
+        },
         Queue,
         Virtqueue, //
     }, //
 };
 use kernel::{
-    page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
 };
 
-/// An Ethernet header with a VLAN tag.
-pub(crate) const FRAME_OVERHEAD: u32 = ETH_HLEN + 4;
-
-/// What receive buffers are made of.
-pub(crate) const MEMORY: Memory = memory(Room::Stack);
-
-/// What they are made of while a program sees the packets.
-pub(crate) const PROGRAM_MEMORY: Memory = memory(Room::Program);
-
-const fn memory(room: Room) -> Memory {
-    Memory {
-        // CAST: Both are a few KiB.
-        unit: UNIT as u32,
-        page: PAGE_SIZE as u32,
-        overhead: room.overhead(),
-    }
-}
-
 /// How many buffers are taken from the ring at a time.
 const BATCH: usize = 16;
-
-/// How large buffers are.
-pub(crate) enum Sizing {
-    /// A packet can have several; their size follows the packets.
-    Mergeable(Mergeable),
-    /// A packet has one, of so many units; of more if a program may put headers before it.
-    Single { stack: u32, program: u32 },
-}
 
 /// What the poll of a receive queue shares.
 pub(crate) struct Shared {
@@ -108,7 +79,7 @@ pub(crate) struct Shared {
 pub(crate) struct Receiver {
     format: Format,
     rules: Rules,
-    sizing: Sizing,
+    pub(crate) supply: Supply,
     taken: Taken,
     peers: Option<Arc<Peers>>,
     pub(crate) sending: Sending,
@@ -206,12 +177,6 @@ fn room(program: bool) -> Room {
     }
 }
 
-/// Returns a new buffer.
-#[inline]
-fn take(pool: &mut PoolRef<'_>, units: u32, room: Room, wait: Wait) -> Option<RxBuffer> {
-    RxBuffer::new(pool.alloc(units, wait)?, room)
-}
-
 /// Gives a packet the hash that the device has computed.
 #[inline]
 pub(crate) fn set_hash(skb: &mut RxSkBuff, hash: Option<Hash>) {
@@ -226,39 +191,19 @@ impl Receiver {
     pub(crate) fn new(
         format: Format,
         rules: Rules,
-        sizing: Sizing,
+        supply: Supply,
         peers: Option<Arc<Peers>>,
         stats: Writer<{ counter::COUNT }>,
     ) -> Self {
         Self {
             format,
             rules,
-            sizing,
+            supply,
             taken: Taken::new(),
             peers,
             sending: Sending::default(),
             stats,
             events: 0,
-        }
-    }
-
-    /// Returns how many units the next buffer takes.
-    #[inline]
-    fn units(&self, mtu: u32, room: Room) -> u32 {
-        match &self.sizing {
-            // Programs work best on packets in one piece.
-            Sizing::Mergeable(_) if room == Room::Program => PROGRAM_MEMORY.page_units(),
-            Sizing::Mergeable(sizing) => {
-                // CAST: Small numbers.
-                let frame = mtu
-                    .saturating_add(FRAME_OVERHEAD)
-                    .saturating_add(self.format.len() as u32);
-                sizing.units(frame, MAX_FRAGS as u32)
-            }
-            Sizing::Single { stack, program } => match room {
-                Room::Stack => *stack,
-                Room::Program => *program,
-            },
         }
     }
 
@@ -274,12 +219,14 @@ impl Receiver {
         let mut enough = true;
 
         while vq.num_free() > 0 {
-            let Some(buffer) = take(pool, units, room, Wait::No) else {
+            let Some(buffer) = self.supply.take(pool, units, room, Wait::No) else {
                 counts[counter::REFILL_FAILURES] += 1;
                 enough = vq.num_free() < vq.size() - vq.size() / 4;
                 break;
             };
-            if vq.add_inbuf(buffer).is_err() {
+            if let Err(Rejected { mut buffer, .. }) = vq.add_inbuf(buffer) {
+                // Where each segment takes an entry, what is free may not be enough.
+                self.supply.trim(&mut buffer, 0);
                 break;
             }
         }
@@ -302,9 +249,7 @@ impl Receiver {
             Ok(skb) => {
                 counts[counter::PACKETS] += 1;
                 counts[counter::BYTES] += u64::from(skb.len());
-                if let Sizing::Mergeable(sizing) = &mut self.sizing {
-                    sizing.observe(skb.len());
-                }
+                self.supply.observe(skb.len());
                 skb.receive(shared.index, cx);
             }
             Err(reason) => {
@@ -318,7 +263,7 @@ impl Receiver {
     #[inline]
     fn assemble(
         &mut self,
-        Used { buffer, len }: Used<RxBuffer>,
+        Used { mut buffer, len }: Used<RxBuffer>,
         queue: &Queue<RxBuffer>,
         cx: &Context<'_>,
     ) -> core::result::Result<RxSkBuff, usize> {
@@ -334,6 +279,7 @@ impl Receiver {
                 },
         } = self.open(&buffer, len, cx)?;
 
+        self.supply.trim(&mut buffer, len);
         let built = RxSkBuff::build(buffer, skip, len, cx).map_err(|_| counter::NO_MEMORY);
         let mut skb = if buffers > 1 {
             self.append(built, buffers - 1, queue)?
@@ -467,10 +413,10 @@ impl Handler for Receiver {
         };
         let room = room(program);
         // With the smallest MTU: the packets will show what they need.
-        let units = self.units(0, room);
+        let units = self.supply.units(0, room);
 
         loop {
-            let Some(buffer) = take(&mut pool, units, room, Wait::Yes) else {
+            let Some(buffer) = self.supply.take(&mut pool, units, room, Wait::Yes) else {
                 // The first poll tries again.
                 break;
             };
@@ -519,7 +465,7 @@ impl Handler for Receiver {
         }
 
         let room = room(program.is_some());
-        let units = self.units(cx.mtu(), room);
+        let units = self.supply.units(cx.mtu(), room);
         let mut enough = true;
         if let (Some(mut vq), Some(mut pool)) = (shared.queue.lock(), cx.pool()) {
             if vq.num_free() > budget.min(vq.size()) / 2 {

@@ -32,15 +32,51 @@ impl Memory {
         }
     }
 
-    /// Returns the order of the smallest page that holds a buffer of `units` units.
-    pub(crate) const fn order(&self, units: u32) -> u32 {
-        let pages = units.saturating_mul(self.unit).div_ceil(self.page);
+    /// Returns how many bytes of a page the device can write.
+    const fn page_capacity(&self) -> u32 {
+        self.page.saturating_sub(self.overhead)
+    }
+}
 
-        if pages <= 1 {
-            0
+/// Buffers of which each holds a packet: a first fragment, and pages if that is not enough.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Single {
+    /// How many units the first fragment has.
+    pub(crate) stack: u32,
+    /// How many it has while a program sees the packets.
+    pub(crate) program: u32,
+    /// How many pages follow, of which the device can write every byte.
+    pub(crate) pages: u32,
+}
+
+impl Single {
+    /// Returns the smallest buffers of which the device can write `len` bytes, made of `stack`, or of `program` while a program
+    /// sees the packets, which leaves less room.
+    pub(crate) const fn new(len: u32, stack: Memory, program: Memory) -> Self {
+        let page = stack.page_units();
+        let rest = len.saturating_sub(program.page_capacity());
+
+        if rest == 0 {
+            Self {
+                stack: stack.units(len),
+                program: program.units(len),
+                pages: 0,
+            }
         } else {
-            u32::BITS - (pages - 1).leading_zeros()
+            Self {
+                stack: page,
+                program: page,
+                pages: rest.div_ceil(stack.page),
+            }
         }
+    }
+
+    /// Returns how many bytes the device can write.
+    pub(crate) const fn capacity(&self, memory: Memory) -> u32 {
+        self.stack
+            .saturating_mul(memory.unit)
+            .saturating_sub(memory.overhead)
+            .saturating_add(self.pages.saturating_mul(memory.page))
     }
 }
 

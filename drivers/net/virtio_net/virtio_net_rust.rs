@@ -28,6 +28,7 @@ mod rings;
 mod rx;
 mod sizing;
 mod statistics;
+mod supply;
 mod told;
 mod tx;
 mod xdp;

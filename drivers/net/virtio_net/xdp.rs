@@ -8,8 +8,7 @@
 use crate::{
     config::{
         self,
-        Feature,
-        MAX_MTU, //
+        Feature, //
     },
     counters::rx as counter,
     header::{
@@ -22,10 +21,9 @@ use crate::{
         set_hash,
         Opened,
         Receiver,
-        Shared,
-        FRAME_OVERHEAD,
-        PROGRAM_MEMORY, //
+        Shared, //
     },
+    supply::max_linear_mtu, //
 };
 use guest::{
     net::{
@@ -132,7 +130,7 @@ impl Receiver {
     fn collect<'a>(
         &mut self,
         program: Program<'a>,
-        Used { buffer, len }: Used<RxBuffer>,
+        Used { mut buffer, len }: Used<RxBuffer>,
         queue: &Queue<RxBuffer>,
         cx: &mut Context<'a>,
     ) -> core::result::Result<(Buff<'a>, Opened), usize> {
@@ -143,6 +141,7 @@ impl Receiver {
             segmented,
         } = opened.received;
 
+        self.supply.trim(&mut buffer, len);
         let mut packet = Buff::new(buffer, opened.skip, len, program, cx).ok_or(counter::NO_MEMORY);
         // All are used up, also if the packet is lost.
         for _ in 1..buffers {
@@ -175,20 +174,6 @@ impl Receiver {
     }
 }
 
-/// Returns the largest MTU of which a program that takes no fragments can see every packet.
-fn max_linear_mtu(interface: &Interface) -> u32 {
-    if !interface.features.contains(Feature::MrgRxbuf) {
-        // Buffers are made for the device's own.
-        return MAX_MTU;
-    }
-    // CAST: A small constant.
-    let header = crate::header::HASH_LEN as u32;
-
-    PROGRAM_MEMORY
-        .page
-        .saturating_sub(PROGRAM_MEMORY.overhead + FRAME_OVERHEAD + header)
-}
-
 /// Whether programs can be run on what this device delivers, and one like this at the present MTU.
 pub(crate) fn check(
     dev: &Device<Interface>,
@@ -202,7 +187,7 @@ pub(crate) fn check(
             message: c"the device merges packets and cannot be told not to: switch off its guest_tso4, guest_tso6 and guest_uso",
         });
     }
-    if program == Attached::Linear && dev.mtu() > max_linear_mtu(&data) {
+    if program == Attached::Linear && dev.mtu() > max_linear_mtu() {
         return Err(Refusal {
             error: EINVAL,
             message: c"the MTU is too large for a program that takes no fragments",
@@ -213,7 +198,7 @@ pub(crate) fn check(
 
 /// Whether the MTU can be changed under the program that there is.
 pub(crate) fn check_mtu(dev: &Device<Interface>, mtu: u32) -> Result {
-    if dev.attached() == Attached::Linear && mtu > max_linear_mtu(&dev.data()) {
+    if dev.attached() == Attached::Linear && mtu > max_linear_mtu() {
         return Err(EINVAL);
     }
     Ok(())

@@ -28,7 +28,7 @@ pub const UNIT: usize = 2048;
 
 const _: () = assert!(PAGE_SIZE % UNIT == 0);
 
-/// A bit that is zero in [`Fragment::into_packed`]'s number, for its user.
+/// The largest of the bits that are zero in [`Fragment::into_packed`]'s number, for its user: they are this one and half of it.
 pub(super) const TAG: usize = UNIT / 2;
 
 /// What a pool is made for.
@@ -46,7 +46,7 @@ pub struct Params {
 /// # Invariants
 ///
 /// - `pool` is valid and owned by this value; nobody else allocates from it.
-/// - `max` is the size of its pages, less than [`UNIT`] times [`TAG`] bytes.
+/// - `max` is the size of its pages, less than [`UNIT`] times half of [`TAG`] bytes.
 /// - `rxq` is registered, with this pool.
 pub(super) struct Pool {
     pool: NonNull<bindings::page_pool>,
@@ -69,7 +69,7 @@ impl Pool {
         params: Params,
     ) -> Result<Self> {
         let max = PAGE_SIZE.checked_shl(params.order).ok_or(EINVAL)?;
-        if max / UNIT >= TAG {
+        if max / UNIT >= TAG / 2 {
             // The number of units would not fit into the bits that are zero in an address.
             return Err(EINVAL);
         }
@@ -227,18 +227,33 @@ impl Fragment {
         )
     }
 
+    /// Takes over a page, or a part of one.
+    ///
+    /// # Safety
+    ///
+    /// The fragment was one with this address and size, of which the owner passes on the reference.
+    #[inline]
+    pub(super) unsafe fn from_raw(ptr: NonNull<u8>, size: u32) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            ptr,
+            size,
+            _owned: PhantomData,
+        }
+    }
+
     /// Gives up the value; the reference is the caller's to pass on.
     #[inline]
     pub(super) fn forget(self) -> NonNull<u8> {
         core::mem::ManuallyDrop::new(self).ptr
     }
 
-    /// Gives up the value for a number, which is not zero and has no [`TAG`].
+    /// Gives up the value for a number, which is not zero and has none of the bits of [`TAG`].
     #[inline]
     pub(super) fn into_packed(self) -> usize {
         let units = self.size as usize / UNIT;
 
-        // By the type invariant of `Pool` the number is below `TAG`, where the address has zeros.
+        // By the type invariant of `Pool` the number is below half of `TAG`, where the address has zeros.
         self.forget().as_ptr() as usize | units
     }
 

@@ -37,11 +37,13 @@ pub use self::{
 
 use super::{
     buffer::{
+        Pages,
         Room,
         RxBuffer, //
     },
     napi::Context,
     page_pool::{
+        Fragment,
         PoolRef,
         Wait,
         UNIT, //
@@ -138,17 +140,44 @@ impl<'a> Buff<'a> {
         }
         let mut pool = cx.pool()?;
 
-        match buffer.room() {
-            Room::Program => Some(Self::wrap(buffer, skip, len, pool.rxq())),
-            Room::Stack => Self::copy(buffer, skip, len, program, &mut pool),
+        let head = len.min(buffer.head_capacity());
+        if buffer.room() == Room::Stack {
+            return Self::copy(buffer, skip, head, len, program, &mut pool);
         }
+        // On an error the pages go first: their list lies in the packet's memory.
+        let (mut this, pages) = Self::wrap(buffer, skip, head, pool.rxq());
+        if let Some(pages) = pages {
+            this.append_pages(pages, len.wrapping_sub(head), program)
+                .ok()?;
+        }
+        Some(this)
     }
 
-    /// Makes a packet of the bytes from `skip` to `len` of a buffer, which there are.
+    /// Appends as many pages as `len` bytes take.
+    fn append_pages(&mut self, mut pages: Pages, mut len: u32, program: Program<'a>) -> Result {
+        if len > 0 && !program.takes_fragments() {
+            return Err(E2BIG);
+        }
+        // Their list lies where the fragments are listed: an entry is read before it is written.
+        while len > 0 {
+            let page = pages.next().ok_or(EINVAL)?;
+            let part = len.min(page.size());
+            self.append_fragment(page, 0, part)?;
+            len = len.wrapping_sub(part);
+        }
+        Ok(())
+    }
+
+    /// Makes a packet of the bytes from `skip` to `len` of a buffer's first fragment, which there are.
     #[inline]
-    fn wrap(buffer: RxBuffer, skip: u32, len: u32, rxq: *mut bindings::xdp_rxq_info) -> Self {
+    fn wrap(
+        buffer: RxBuffer,
+        skip: u32,
+        len: u32,
+        rxq: *mut bindings::xdp_rxq_info,
+    ) -> (Self, Option<Pages>) {
         let headroom = buffer.headroom().wrapping_add(skip) as usize;
-        let fragment = buffer.into_fragment();
+        let (fragment, pages) = buffer.into_parts();
         let frame_sz = fragment.size();
         let start = fragment.forget().as_ptr();
         // SAFETY: The sum is at most the buffer's size.
@@ -164,17 +193,20 @@ impl<'a> Buff<'a> {
         raw.rxq = rxq;
         raw.__bindgen_anon_1.__bindgen_anon_1.frame_sz = frame_sz;
         // INVARIANT: The fragment is a pool's; its owner is the value now. The callers have checked the lengths.
-        Self {
+        let this = Self {
             raw,
             _poll: PhantomData,
-        }
+        };
+        (this, pages)
     }
 
-    /// Copies the first `len` bytes of a buffer into a page, with room before them. What does not fit becomes a fragment.
+    /// Copies the first `head` bytes of a buffer into a page, with room before them; what does not fit becomes a fragment. The
+    /// rest of the `len` bytes are in pages that follow.
     #[cold]
     fn copy(
         buffer: RxBuffer,
         skip: u32,
+        head: u32,
         len: u32,
         program: Program<'a>,
         pool: &mut PoolRef<'_>,
@@ -182,23 +214,23 @@ impl<'a> Buff<'a> {
         // CAST: A page is a few units.
         const PAGE: u32 = (PAGE_SIZE / UNIT) as u32;
 
-        let whole = len
-            .saturating_add(Room::Program.overhead())
-            .div_ceil(UNIT as u32);
-        let units = if program.takes_fragments() {
-            PAGE
-        } else {
-            whole.max(PAGE)
-        };
-        let mut copy = RxBuffer::new(pool.alloc(units, Wait::No)?, Room::Program)?;
-        let head = len.min(copy.capacity());
-        if !copy.copy_from(&buffer, head) {
-            return None;
-        }
+        let mut copy = RxBuffer::new(pool.alloc(PAGE, Wait::No)?, Room::Program)?;
+        let first = head.min(copy.head_capacity());
+        copy.copy_from(&buffer, 0, first)?;
+        let (mut this, _) = Self::wrap(copy, skip, first, pool.rxq());
 
-        let mut this = Self::wrap(copy, skip, head, pool.rxq());
-        if head < len {
-            this.append_from(buffer, head, len.wrapping_sub(head))
+        if first < head {
+            if !program.takes_fragments() {
+                return None;
+            }
+            let mut copy = RxBuffer::new(pool.alloc(PAGE, Wait::No)?, Room::Stack)?;
+            copy.copy_from(&buffer, first, head.wrapping_sub(first))?;
+            this.append(copy, head.wrapping_sub(first)).ok()?;
+        }
+        // The fragment holds the list of the pages, which go first.
+        let (_fragment, pages) = buffer.into_parts();
+        if let Some(pages) = pages {
+            this.append_pages(pages, len.wrapping_sub(head), program)
                 .ok()?;
         }
         Some(this)
@@ -211,21 +243,22 @@ impl<'a> Buff<'a> {
     ///
     /// [`EINVAL`]: `len` is 0 or more than the buffer holds. [`E2BIG`]: there are too many fragments.
     pub fn append(&mut self, buffer: RxBuffer, len: u32) -> Result {
-        self.append_from(buffer, 0, len)
-    }
-
-    /// Appends the `len` bytes from `start` of a buffer, as a fragment.
-    fn append_from(&mut self, buffer: RxBuffer, start: u32, len: u32) -> Result {
-        if len == 0
-            || start
-                .checked_add(len)
-                .is_none_or(|end| end > buffer.capacity())
-        {
+        if len > buffer.head_capacity() {
             return Err(EINVAL);
         }
 
-        let start = start.wrapping_add(buffer.headroom());
-        let (page, offset) = buffer.fragment().page();
+        let headroom = buffer.headroom();
+        let (fragment, _) = buffer.into_parts();
+        self.append_fragment(fragment, headroom, len)
+    }
+
+    /// Appends the `len` bytes from `start` of a fragment, in which they are.
+    fn append_fragment(&mut self, fragment: Fragment, start: u32, len: u32) -> Result {
+        if len == 0 {
+            return Err(EINVAL);
+        }
+
+        let (page, offset) = fragment.page();
         // SAFETY: `page` is valid.
         let netmem = unsafe { bindings::page_to_netmem(page) };
         // SAFETY: By the type invariant `raw` has room for the shared info. The page's reference passes to it on success.
@@ -235,13 +268,13 @@ impl<'a> Buff<'a> {
                 netmem,
                 offset.wrapping_add(start),
                 len,
-                buffer.fragment().size(),
+                fragment.size(),
             )
         };
         if !added {
             return Err(E2BIG);
         }
-        let _ = buffer.into_fragment().forget();
+        let _ = fragment.forget();
         Ok(())
     }
 
@@ -251,7 +284,7 @@ impl<'a> Buff<'a> {
     ///
     /// [`EINVAL`]: `len` is 0 or more than the buffer holds, or there are fragments already. [`E2BIG`]: they do not fit.
     pub fn append_copy(&mut self, buffer: &RxBuffer, len: u32) -> Result {
-        if len == 0 || len > buffer.capacity() || self.fragments().is_some() {
+        if len == 0 || len > buffer.head_capacity() || self.fragments().is_some() {
             return Err(EINVAL);
         }
         let end: *mut u8 = self.raw.data_end.cast();

@@ -13,8 +13,12 @@ use super::{
 use crate::{
     bindings,
     net::{
-        buffer::RxBuffer,
+        buffer::{
+            Pages,
+            RxBuffer, //
+        },
         napi::Context,
+        page_pool::Fragment,
         xdp::Buff, //
     }, //
 };
@@ -67,7 +71,8 @@ impl RxSkBuff {
         len: u32,
         _cx: &Context<'_>,
     ) -> core::result::Result<Self, RxBuffer> {
-        let Some(data_len) = len.checked_sub(skip) else {
+        let head_len = len.min(buffer.head_capacity());
+        let Some(data_len) = head_len.checked_sub(skip) else {
             return Err(buffer);
         };
         if data_len < ETH_HLEN || len > buffer.capacity() {
@@ -84,11 +89,12 @@ impl RxSkBuff {
 
         // The packet has taken the reference over.
         let headroom = buffer.headroom();
-        let _ = buffer.into_fragment().forget();
+        let (fragment, pages) = buffer.into_parts();
+        let _ = fragment.forget();
         let reserve = headroom.wrapping_add(skip);
 
         // INVARIANT: The packet has just been made, of a page pool's memory; the length has been checked.
-        let this = Self {
+        let mut this = Self {
             head: Owned { skb },
             tail: skb.as_ptr(),
         };
@@ -109,7 +115,49 @@ impl RxSkBuff {
         }
         raw.len = data_len;
         this.mark_for_recycle(skb.as_ptr());
+        if let Some(pages) = pages {
+            this.append_pages(pages, len.wrapping_sub(head_len));
+        }
         Ok(this)
+    }
+
+    /// Appends as many pages as `len` bytes take, to a packet that has only a linear part. Their list lies where the packet
+    /// lists its own, from the first on.
+    fn append_pages(&mut self, mut pages: Pages, mut len: u32) {
+        let mut index = 0;
+
+        while len > 0 {
+            let Some(page) = pages.next() else {
+                return;
+            };
+            let size = page.size();
+            let part = len.min(size);
+            self.add_frag(index, page, 0, part);
+            index += 1;
+            len = len.wrapping_sub(part);
+        }
+    }
+
+    /// Appends `len` bytes of a fragment, from `start` on, to the last packet of the list, whose slot `index` is the first that
+    /// is free.
+    fn add_frag(&mut self, index: usize, fragment: Fragment, start: u32, len: u32) {
+        let size = fragment.size();
+        let (page, offset) = fragment.page();
+        let _ = fragment.forget();
+
+        // SAFETY: By the type invariant `tail` is valid, and has this free slot; the page's reference passes to the packet.
+        unsafe {
+            bindings::skb_add_rx_frag(
+                self.tail,
+                // CAST: Less than `MAX_FRAGS`.
+                index as c_int,
+                page,
+                // CAST: Both lie within the fragment.
+                offset.wrapping_add(start) as c_int,
+                len as c_int,
+                size,
+            )
+        };
     }
 
     /// Makes a packet of one that a program lets pass. No data is copied.
@@ -144,7 +192,7 @@ impl RxSkBuff {
     ///
     /// The buffer comes back when there is no memory or `len` is more than it holds.
     pub fn append(&mut self, buffer: RxBuffer, len: u32) -> core::result::Result<(), RxBuffer> {
-        if len > buffer.capacity() {
+        if len > buffer.head_capacity() {
             return Err(buffer);
         }
 
@@ -162,23 +210,9 @@ impl RxSkBuff {
         }
 
         let headroom = buffer.headroom();
-        let fragment = buffer.into_fragment();
+        let (fragment, _) = buffer.into_parts();
         let size = fragment.size();
-        let (page, offset) = fragment.page();
-        let _ = fragment.forget();
-        // SAFETY: `tail` is valid and has a free slot; the page's reference passes to the packet.
-        unsafe {
-            bindings::skb_add_rx_frag(
-                self.tail,
-                // CAST: At most `MAX_FRAGS`.
-                index as c_int,
-                page,
-                // CAST: Both lie within the fragment.
-                offset.wrapping_add(headroom) as c_int,
-                len as c_int,
-                size,
-            )
-        };
+        self.add_frag(index, fragment, headroom, len);
 
         if self.tail != self.head.as_ptr() {
             // SAFETY: By the type invariant the packet is valid and nobody else has it.

@@ -18,7 +18,7 @@ use header::{
     Checksum, Fault, Format, Hash, Header, Layout, Received, Rules, Segmentation, Segments,
     Verdict, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, LEGACY_LEN, LEN,
 };
-use sizing::{Memory, Mergeable};
+use sizing::{Memory, Mergeable, Single};
 
 /// What the memory is on the machine that is driven most.
 const MEMORY: Memory = Memory {
@@ -271,14 +271,27 @@ proptest! {
     }
 
     #[test]
-    fn a_single_buffer_holds_what_it_is_made_for(len in 0u32..200_000) {
-        let units = MEMORY.units(len);
-        let order = MEMORY.order(units);
+    fn a_single_buffer_holds_what_it_is_made_for(
+        len in 0u32..200_000,
+        page in prop_oneof![Just(4096u32), Just(16_384), Just(65_536)],
+        more in 0u32..512,
+    ) {
+        let stack = Memory { page, ..MEMORY };
+        let program = Memory { overhead: stack.overhead + more, ..stack };
+        let single = Single::new(len, stack, program);
 
-        prop_assert!(units * MEMORY.unit >= len + MEMORY.overhead);
-        prop_assert!(units * MEMORY.unit < len + MEMORY.overhead + MEMORY.unit);
-        prop_assert!(MEMORY.page << order >= units * MEMORY.unit);
-        prop_assert!(order == 0 || MEMORY.page << (order - 1) < units * MEMORY.unit);
+        for (units, memory) in [(single.stack, stack), (single.program, program)] {
+            let first = units * memory.unit;
+            prop_assert!(first <= page);
+            prop_assert!(first - memory.overhead + single.pages * page >= len);
+        }
+        prop_assert!(single.capacity(stack) >= len);
+        if single.pages > 0 {
+            // Not one page too many.
+            prop_assert!(page - program.overhead + (single.pages - 1) * page < len);
+        } else {
+            prop_assert!(single.stack * stack.unit < len + stack.overhead + stack.unit);
+        }
     }
 }
 

@@ -51,6 +51,13 @@ pub fn tests() -> Vec<Test> {
             tap(""),
             move |guest, _| all(guest, driver),
         ));
+        // Each buffer holds a packet as large as the device can merge it.
+        tests.push(Test::guest(
+            name("offload/big"),
+            180,
+            tap(",mrg_rxbuf=off"),
+            move |guest, _| all(guest, driver),
+        ));
         tests.push(Test::guest(
             name("offload/none"),
             180,

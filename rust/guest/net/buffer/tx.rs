@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Packets to be sent.
+
+use crate::{
+    bindings,
+    net::{
+        skbuff::{
+            TxSkBuff,
+            MAX_FRAGS, //
+        },
+        xdp::Frame, //
+    },
+    virtio::buffer::{
+        Buffer,
+        Segments, //
+    }, //
+};
+use core::{
+    ffi::c_void,
+    mem::offset_of,
+    ptr::{
+        addr_of_mut,
+        NonNull, //
+    },
+};
+use kernel::prelude::*;
+
+/// The longest header that a [`TxFrame`] can have.
+pub const MAX_HEADER: usize = 40;
+
+/// A packet with a header of the device's before it, ready to be sent.
+///
+/// The header goes into the packet's headroom when the device and the packet allow it: the device then needs one segment
+/// fewer. Otherwise it lies in the packet's control block.
+///
+/// # Invariants
+///
+/// - The control block of a packet of the stack holds a `Control`; if that says so, the header is in the headroom, which nobody
+///   else uses.
+/// - A packet of a program begins with the header.
+pub struct TxFrame(Outgoing);
+
+/// Who wants a packet sent.
+pub enum Outgoing {
+    /// The stack.
+    Stack(TxSkBuff),
+    /// A program.
+    Program(Frame),
+}
+
+/// Marks the pointer to a packet of a program. What it points to is aligned better.
+const PROGRAM: usize = 1;
+
+/// What a [`TxFrame`] keeps in the packet's control block, which is the driver's as long as it has the packet.
+#[repr(C)]
+struct Control {
+    header: [u8; MAX_HEADER],
+    len: u8,
+    in_headroom: bool,
+}
+
+const _: () = assert!(
+    size_of::<Control>()
+        <= offset_of!(bindings::sk_buff, __bindgen_anon_3) - offset_of!(bindings::sk_buff, cb)
+);
+
+impl TxFrame {
+    /// The most segments that a frame has.
+    pub const MAX_SEGMENTS: usize = MAX_FRAGS + 2;
+
+    /// Puts `header` before a packet. With `any_layout` the device does not mind where the header ends and the data begins.
+    #[inline]
+    pub fn new<const N: usize>(skb: TxSkBuff, header: &[u8; N], any_layout: bool) -> Self {
+        const { assert!(N <= MAX_HEADER) };
+
+        let raw = skb.as_ptr();
+        // SAFETY: The packet is valid, and its control block is the driver's.
+        let control = unsafe { addr_of_mut!((*raw).cb).cast::<Control>() };
+        let in_headroom = any_layout && skb.head_is_ours(N);
+
+        let at = if in_headroom {
+            // SAFETY: The packet is valid.
+            let data = unsafe { (*raw).data };
+            // SAFETY: There are at least `N` bytes before the data.
+            unsafe { data.sub(N) }
+        } else {
+            // SAFETY: `control` is valid.
+            unsafe { addr_of_mut!((*control).header).cast() }
+        };
+        // SAFETY: There is room for `N` bytes, which nobody else uses.
+        unsafe { core::ptr::copy_nonoverlapping(header.as_ptr(), at, N) };
+        // SAFETY: `control` is valid.
+        // CAST: At most `MAX_HEADER`.
+        unsafe { addr_of_mut!((*control).len).write(N as u8) };
+        // SAFETY: As above.
+        unsafe { addr_of_mut!((*control).in_headroom).write(in_headroom) };
+
+        // INVARIANT: It has just been written.
+        Self(Outgoing::Stack(skb))
+    }
+
+    /// Puts `N` zeros before a packet of a program: a header that leaves nothing to a device, which does not mind where the
+    /// header ends and the data begins.
+    ///
+    /// # Errors
+    ///
+    /// The packet comes back when there is no room before it.
+    #[inline]
+    pub fn of_program<const N: usize>(mut frame: Frame) -> core::result::Result<Self, Frame> {
+        if !frame.push::<N>() {
+            return Err(frame);
+        }
+        // INVARIANT: It has just been put there.
+        Ok(Self(Outgoing::Program(frame)))
+    }
+
+    /// Returns the packet; that of a program still has its header.
+    #[inline]
+    pub fn into_inner(self) -> Outgoing {
+        self.0
+    }
+}
+
+/// Adds the fragments of a packet.
+fn push_fragments(info: &bindings::skb_shared_info, list: &mut Segments<'_>) -> Result {
+    for frag in info.frags.iter().take(usize::from(info.nr_frags)) {
+        // SAFETY: The fragment is one of the packet's.
+        let at = unsafe { bindings::skb_frag_address(frag) };
+        list.push_out(NonNull::new(at.cast()).ok_or(EINVAL)?, frag.len)?;
+    }
+    Ok(())
+}
+
+/// Adds a packet of a program.
+fn push_frame(frame: &Frame, list: &mut Segments<'_>) -> Result {
+    let (data, len) = frame.head();
+
+    list.push_out(NonNull::new(data).ok_or(EINVAL)?, len)?;
+    frame
+        .fragments()
+        .map_or(Ok(()), |info| push_fragments(info, list))
+}
+
+// SAFETY:
+// - The pointer is the packet's, which is unique while it lives.
+// - Nobody else has the packet or writes to its data: the stack leaves what it shares with a driver's packet alone until
+//   that is freed.
+// - No segment can be written.
+unsafe impl Buffer for TxFrame {
+    #[inline]
+    fn into_raw(self) -> NonNull<c_void> {
+        match self.0 {
+            Outgoing::Stack(skb) => skb.into_raw().cast(),
+            Outgoing::Program(frame) => frame.into_raw().cast().map_addr(|addr| addr | PROGRAM),
+        }
+    }
+
+    #[inline]
+    unsafe fn from_raw(ptr: NonNull<c_void>) -> Self {
+        // INVARIANT: Neither a control block nor a header has been touched since.
+        if ptr.as_ptr() as usize & PROGRAM == 0 {
+            // SAFETY: By the safety requirements the pointer comes from `into_raw()`.
+            return Self(Outgoing::Stack(unsafe { TxSkBuff::from_raw(ptr.cast()) }));
+        }
+        let ptr = ptr.cast::<u8>().as_ptr().wrapping_sub(PROGRAM);
+        // SAFETY: Without the mark it is what a frame has given.
+        let ptr = unsafe { NonNull::new_unchecked(ptr) };
+        // SAFETY: By the safety requirements the pointer comes from `into_raw()`.
+        Self(Outgoing::Program(unsafe { Frame::from_raw(ptr.cast()) }))
+    }
+
+    // Where it was just made, it is known which it is, and what its control block says.
+    #[inline(always)]
+    fn segments(&self, list: &mut Segments<'_>) -> Result {
+        let skb = match &self.0 {
+            Outgoing::Stack(skb) => skb,
+            Outgoing::Program(frame) => return push_frame(frame, list),
+        };
+        let raw = skb.as_ptr();
+        // SAFETY: The packet is valid.
+        let data = unsafe { NonNull::new((*raw).data) }.ok_or(EINVAL)?;
+        // SAFETY: By the type invariant the control block holds a `Control`.
+        let control = unsafe { addr_of_mut!((*raw).cb).cast::<Control>() };
+        // SAFETY: As above.
+        let len = u32::from(unsafe { (*control).len });
+        let head_len = skb.head_len();
+
+        // SAFETY: As above.
+        if unsafe { (*control).in_headroom } {
+            // SAFETY: By the type invariant the header lies right before the data.
+            let header = unsafe { data.sub(len as usize) };
+            list.push_out(header, len.wrapping_add(head_len))?;
+        } else {
+            // SAFETY: As above.
+            let header = unsafe { NonNull::new_unchecked(addr_of_mut!((*control).header)) };
+            list.push_out(header.cast(), len)?;
+            if head_len > 0 {
+                list.push_out(data, head_len)?;
+            }
+        }
+
+        let info = skb.shared_info();
+        if info.nr_frags == 0 && info.frag_list.is_null() {
+            return Ok(());
+        }
+        if !info.frag_list.is_null() {
+            // The stack makes such packets linear for a device without `NETIF_F_FRAGLIST`.
+            return Err(EINVAL);
+        }
+        push_fragments(info, list)
+    }
+
+    #[inline]
+    fn capacity(&self) -> u32 {
+        0
+    }
+}
