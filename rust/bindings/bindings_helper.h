@@ -31,6 +31,7 @@
 #include <uapi/linux/virtio_ids.h>
 #include <uapi/linux/virtio_net.h>
 #include <uapi/linux/virtio_ring.h>
+#include <uapi/linux/vm_sockets.h>
 
 #include "../trace/emit.h"
 

@@ -51,6 +51,7 @@ pub mod page_pool;
 pub mod skbuff;
 pub mod stats;
 pub mod transmit;
+pub mod vsock;
 pub mod xdp;
 
 /// Returns whether a message about what comes from the network, or from a device, may be logged now: not if there have been many.

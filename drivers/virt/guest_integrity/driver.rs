@@ -14,6 +14,10 @@ use crate::{
         Rearm,
         Scanner, //
     },
+    uplink::{
+        Redial,
+        Uplink, //
+    },
     views::Sources, //
 };
 
@@ -38,6 +42,8 @@ pub(crate) struct Checker {
     _device: Pin<KBox<Registration<Reader>>>,
     _debugfs: Pin<KBox<Scope<Arc<Scanner>>>>,
     _interval: Watched<u32>,
+    _port: Watched<u32>,
+    _beating: Beating,
     _probing: Watched<u32>,
     _periodic: Periodic,
 }
@@ -46,6 +52,15 @@ pub(crate) struct Checker {
 struct Periodic(Arc<Scanner>);
 
 impl Drop for Periodic {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Ends heartbeats when it is dropped.
+struct Beating(Arc<Uplink>);
+
+impl Drop for Beating {
     fn drop(&mut self) {
         self.0.stop();
     }
@@ -67,7 +82,12 @@ impl kernel::Module for Checker {
         let scanner = Scanner::new(sources, log.clone())?;
         let periodic = Periodic(scanner.clone());
 
+        let uplink = Uplink::new(log.clone(), scanner.clone())?;
+        let beating = Beating(uplink.clone());
+
         let checker = Checker {
+            _port: params::vsock_port.watch(module, Arc::new(Redial(uplink), GFP_KERNEL)?)?,
+            _beating: beating,
             _interval: params::interval_ms
                 .watch(module, Arc::new(Rearm(scanner.clone()), GFP_KERNEL)?)?,
             _probing: params::switch_probe.watch(module, Probing::new(scanner.clone())?)?,

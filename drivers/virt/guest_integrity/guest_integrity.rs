@@ -9,7 +9,8 @@
 //! - `views`: what is compared with the lists, a file for each view.
 //! - `witness`: what views say; `decide`: the rule, on recorded views; `look`: one scan, from the views to what was found.
 //! - `scan`: when scans are made, and by whom; `coverage`: what one has looked at.
-//! - `finding`: what was found, and what of it is new; `report`: where it goes; `record`: its text.
+//! - `finding`: what was found, and what of it is new; `report`: where it goes; `record`: its text;
+//!   `uplink`: the way to the host.
 //! - `params`, `debugfs`, `driver`: what users see, and the module itself.
 //!
 //! # Limitations
@@ -32,6 +33,7 @@ mod params;
 mod record;
 mod report;
 mod scan;
+mod uplink;
 mod views;
 mod witness;
 

@@ -28,6 +28,15 @@ guest::module_params! {
     /// Milliseconds from the end of one scan to the start of the next, whoever asks for it.
     scan_min_ms: Number<u32> = Number::new(0, 0, 10_000), 0o644,
         "Least milliseconds from the end of a scan to the start of the next, whoever asks for it (default 0)";
+    /// The port of the host that findings and heartbeats go to.
+    vsock_port: Number<u32> = Number::new(0, 0, u32::MAX), 0o644,
+        "Port of the host that findings and heartbeats go to, 0 for none (default)";
+    /// The machine that listens there.
+    vsock_cid: Number<u32> = Number::new(2, 0, u32::MAX), 0o444,
+        "Number of the machine that listens there (default 2, the host)";
+    /// Milliseconds from one heartbeat to the next.
+    heartbeat_ms: Number<u32> = Number::new(1000, 10, 3_600_000), 0o644,
+        "Milliseconds from one heartbeat to the next (default 1000)";
     /// What is done on a finding.
     on_finding: Choice = Choice::new(&ACTIONS), 0o644,
         "What is done on a finding: report (default), or panic";

@@ -175,6 +175,18 @@ impl Log {
         })
     }
 
+    /// Returns the records from number `from` on that `room` bytes hold, and the number of the next one.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn copy(&self, from: u64, room: usize) -> Result<(u64, KVec<u8>)> {
+        let mut text = Text::new(room)?;
+        let next = self.records.lock().copy(from, &mut text);
+
+        Ok((next, text.bytes))
+    }
+
     /// Reports what was found.
     pub(crate) fn finding(&self, found: &Found) {
         let Found { reason, who, .. } = found;

@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     ("user/pipes", "bin/pipes"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
+    ("user/vsink", "bin/vsink"),
 ];
 
 /// Where a program for guests is on this machine.

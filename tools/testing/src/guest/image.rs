@@ -44,6 +44,7 @@ const STOCK: &[&str] = &[
     "virtio_net",
     "virtio_rng",
     "vmxnet3",
+    "vsock_loopback",
 ];
 
 /// What a user runs in a checkout, and guests have in `/tenon`.

@@ -5,6 +5,7 @@
 mod interfaces;
 mod lists;
 mod switch;
+mod uplink;
 mod views;
 
 use super::{
@@ -89,6 +90,7 @@ pub fn tests() -> Vec<Test> {
             spec().append("audit=1"),
             |guest, _| interfaces::everywhere(guest),
         ),
+        Test::guest("integrity/uplink", 60, spec(), uplink::heartbeat),
         Test::guest("integrity/limits", 60, spec(), |guest, _| {
             interfaces::limits(guest)
         }),
