@@ -5,9 +5,13 @@
 
 use crate::{
     hinting::Hinting,
+    limits::Reason,
     reporting::Reports,
     resize::Resizer,
-    view::State, //
+    view::{
+        State,
+        View, //
+    }, //
 };
 use core::pin::Pin;
 use guest::{
@@ -60,6 +64,25 @@ fn files<'data>(shown: &'data Shown, dir: &ScopedDir<'data, '_>) {
     dir.read_callback_file(c"target", shown, &|s: &Shown, f| {
         line(f, &s.resizer.view().target)
     });
+    dir.read_callback_file(c"allowed", shown, &|s: &Shown, f| {
+        line(f, &s.resizer.view().allowed)
+    });
+    dir.read_callback_file(c"limit", shown, &|s: &Shown, f| limit(f, s.resizer.view()));
+    dir.read_callback_file(c"relieved", shown, &|s: &Shown, f| {
+        count(f, &s.resizer.view().relieved)
+    });
+    dir.read_callback_file(c"inflated", shown, &|s: &Shown, f| {
+        count(f, &s.resizer.view().inflated)
+    });
+    dir.read_callback_file(c"deflated", shown, &|s: &Shown, f| {
+        count(f, &s.resizer.view().deflated)
+    });
+    dir.read_callback_file(c"inflate_rate", shown, &|s: &Shown, f| {
+        count(f, &s.resizer.view().inflate_rate)
+    });
+    dir.read_callback_file(c"deflate_rate", shown, &|s: &Shown, f| {
+        count(f, &s.resizer.view().deflate_rate)
+    });
     dir.read_callback_file(c"actual", shown, &|s: &Shown, f| {
         line(f, &s.resizer.view().actual)
     });
@@ -73,7 +96,7 @@ fn files<'data>(shown: &'data Shown, dir: &ScopedDir<'data, '_>) {
         line(f, &s.resizer.view().shortages)
     });
     dir.read_callback_file(c"moved", shown, &|s: &Shown, f| {
-        writeln!(f, "{}", s.resizer.view().moved.load(Relaxed))
+        count(f, &s.resizer.view().moved)
     });
     dir.read_callback_file(c"hinted", shown, &|s: &Shown, f| {
         let bytes = s.hinting.as_ref().map_or(0, |hinting| hinting.hinted());
@@ -90,6 +113,34 @@ fn files<'data>(shown: &'data Shown, dir: &ScopedDir<'data, '_>) {
 
 fn line(f: &mut fmt::Formatter<'_>, value: &Atomic<u32>) -> fmt::Result {
     writeln!(f, "{}", value.load(Relaxed))
+}
+
+fn count(f: &mut fmt::Formatter<'_>, value: &Atomic<u64>) -> fmt::Result {
+    writeln!(f, "{}", value.load(Relaxed))
+}
+
+/// Why the balloon is not as large as the host asks for.
+fn limit(f: &mut fmt::Formatter<'_>, view: &View) -> fmt::Result {
+    const NAMES: [(Reason, &str); 5] = [
+        (Reason::None, "none"),
+        (Reason::Floor, "floor_mib"),
+        (Reason::Cap, "cap_mib"),
+        (
+            Reason::Pressure,
+            "pressure: reclaimed memory is needed again",
+        ),
+        (Reason::OutOfMemory, "out of memory"),
+    ];
+    let reason = view.reason.load(Relaxed);
+    let name = NAMES
+        .iter()
+        .find(|(known, _)| *known as u32 == reason)
+        .map_or("unknown", |(_, name)| name);
+
+    match view.hold.load(Relaxed) {
+        0 => writeln!(f, "{name}"),
+        ms => writeln!(f, "{name}; held for {} s", ms.div_ceil(1000)),
+    }
 }
 
 fn name(state: u32) -> &'static str {

@@ -14,7 +14,10 @@ use crate::{
         Registration,
         Reports, //
     },
-    resize::Resizer,
+    resize::{
+        Resizer,
+        Watches, //
+    },
     stats::Stats,
     target::Release, //
 };
@@ -22,7 +25,9 @@ use core::pin::Pin;
 use guest::{
     debugfs::ModuleDirectory,
     mm::{
+        balloon::Accounting,
         freed::Freed,
+        oom::Notifier,
         shrinker::Shrinker, //
     },
     virtio::{
@@ -75,6 +80,8 @@ guest::virtio_features! {
         MustTellHost = 0,
         /// The device asks for statistics.
         StatsQueue = 1,
+        /// The guest may take pages back when it has no memory left.
+        DeflateOnOom = 2,
         /// The device copies memory now and then, and need not copy what is free.
         FreePageHint = 3,
         /// The device can be told what free pages hold, and puts that back when it gives them back.
@@ -138,6 +145,8 @@ pub(crate) struct Driver;
 #[pin_data]
 pub(crate) struct Data {
     _debugfs: Directory,
+    _last_resort: Option<Pin<KBox<Notifier>>>,
+    _watches: Watches,
     duties: Duties,
     poison: bool,
     resizer: Arc<Resizer>,
@@ -218,7 +227,20 @@ impl virtio::Driver for Driver {
                 OwnedQueue::new_unfrozen(c"virtio_balloon_rust")?,
                 GFP_KERNEL,
             )?;
-            let resizer = Resizer::new(dev.into(), inflate, deflate, release, work.clone())?;
+            let lends = features.contains(Feature::DeflateOnOom);
+            let accounting = if lends {
+                Accounting::Unmanaged
+            } else {
+                Accounting::Managed
+            };
+            let resizer = Resizer::new(
+                dev.into(),
+                inflate,
+                deflate,
+                release,
+                accounting,
+                work.clone(),
+            )?;
             let stats = stats
                 .map(|queue| Stats::new(queue, work.clone()))
                 .transpose()?;
@@ -238,6 +260,8 @@ impl virtio::Driver for Driver {
                         hinting: hinting.clone(),
                     }
                 )?,
+                _last_resort: lends.then(|| resizer.last_resort()).transpose()?,
+                _watches: resizer.watch_parameters()?,
                 duties,
                 poison,
                 resizer,

@@ -16,6 +16,10 @@
 //! `worker` is held throughout a run. Inside it: a queue's lock, and the balloon's, one after the other.
 
 use crate::{
+    params::{
+        cap_mib,
+        floor_mib, //
+    },
     target::{
         Release,
         Units, //
@@ -27,14 +31,27 @@ use crate::{
         Worker, //
     }, //
 };
+use core::pin::Pin;
 use guest::{
-    mm::balloon::{
-        Accounting,
-        Balloon,
-        Fresh,
-        PfnList,
-        Removed,
-        Watcher, //
+    mm::{
+        balloon::{
+            Accounting,
+            Balloon,
+            Fresh,
+            PfnList,
+            Removed,
+            Watcher,
+            PFNS_PER_PAGE, //
+        },
+        oom::{
+            Notifier,
+            Relief, //
+        }, //
+    },
+    param::{
+        Number,
+        Watch,
+        Watched, //
     },
     virtio::{
         self,
@@ -64,14 +81,20 @@ use kernel::{
         Arc,
         CondVar,
         CondVarTimeoutResult,
-        Mutex, //
+        Mutex,
+        MutexGuard, //
     },
-    time::msecs_to_jiffies,
+    time::{
+        delay::fsleep,
+        msecs_to_jiffies,
+        Delta, //
+    },
     workqueue::{
         DelayedWork,
         Work,
         WorkItem, //
-    }, //
+    },
+    ModuleMetadata, //
 };
 
 /// What the device wants to have.
@@ -82,6 +105,12 @@ const DRAIN_SILENCE: u64 = 2_000;
 
 /// The same, for the whole of it.
 const DRAIN_LIMIT: u64 = 20_000;
+
+/// How often parameters are looked at that another balloon watches, in milliseconds.
+const POLL: u64 = 2_000;
+
+/// When there is no memory left: how many milliseconds to wait for a run to end, and for the device to answer.
+const RELIEF_PATIENCE: u32 = 200;
 
 /// The number of the timer among the work items; the other one is 0.
 const TIMER: u64 = 1;
@@ -98,6 +127,8 @@ pub(crate) struct Resizer {
     view: View,
     changed: Atomic<bool>,
     draining: Atomic<bool>,
+    /// The parameters have to be looked at now and then.
+    polls: Atomic<bool>,
     #[pin]
     progress: CondVar,
     #[pin]
@@ -139,6 +170,30 @@ impl Watcher for Compaction {
     }
 }
 
+/// Passes on what becomes of a parameter.
+struct Changed(Arc<Resizer>);
+
+impl Watch<u32> for Changed {
+    fn changed(&self, _new: u32) {
+        self.0.step_soon();
+    }
+}
+
+/// Keeps the balloon following the parameters.
+pub(crate) struct Watches([Option<Watched<u32>>; 2]);
+
+/// Asks the balloon when there is no memory left.
+struct LastResort(Arc<Resizer>);
+
+impl Relief for LastResort {
+    fn relieve(&self) -> usize {
+        let pages = self.0.relieve();
+
+        self.0.step_soon();
+        pages
+    }
+}
+
 impl Resizer {
     /// Makes the state machine of `dev`. It does nothing before [`start`](Self::start).
     pub(crate) fn new(
@@ -146,6 +201,7 @@ impl Resizer {
         inflate: Arc<Queue<PfnList<Fresh>>>,
         deflate: Arc<Queue<PfnList<Removed>>>,
         release: Release,
+        accounting: Accounting,
         queue: Arc<OwnedQueue>,
     ) -> Result<Arc<Self>> {
         let worker = Worker::new(inflate, deflate, release)?;
@@ -153,12 +209,13 @@ impl Resizer {
         Arc::pin_init(
             try_pin_init!(Self {
                 worker <- new_mutex!(worker, "virtio_balloon::worker"),
-                balloon <- Balloon::new(Accounting::Managed),
+                balloon <- Balloon::new(accounting),
                 dev,
                 queue,
                 view: View::new(),
                 changed: Atomic::new(true),
                 draining: Atomic::new(false),
+                polls: Atomic::new(false),
                 progress <- new_condvar!("virtio_balloon::progress"),
                 work <- new_work!("virtio_balloon::work"),
                 timer <- new_delayed_work!("virtio_balloon::timer"),
@@ -184,6 +241,33 @@ impl Resizer {
         Ok(())
     }
 
+    /// Gives memory back when there is none left, as long as the value lives.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn last_resort(self: &Arc<Self>) -> Result<Pin<KBox<Notifier>>> {
+        Notifier::new(Arc::new(LastResort(self.clone()), GFP_KERNEL)?)
+    }
+
+    /// Has the device's balloon follow the parameters at once.
+    pub(crate) fn watch_parameters(self: &Arc<Self>) -> Result<Watches> {
+        let module: &'static ThisModule = &<crate::driver::Module as ModuleMetadata>::THIS_MODULE;
+        let watch = |number: &'static Number<u32>| {
+            match number.watch(module, Arc::new(Changed(self.clone()), GFP_KERNEL)?) {
+                Ok(watched) => Ok(Some(watched)),
+                // Another balloon does.
+                Err(error) if error == EBUSY => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let watches = Watches([watch(&cap_mib)?, watch(&floor_mib)?]);
+
+        self.polls
+            .store(watches.0.iter().any(Option::is_none), Relaxed);
+        Ok(watches)
+    }
+
     /// The device's configuration has changed. Any context.
     pub(crate) fn target_changed(self: &Arc<Self>) {
         self.changed.store(true, Relaxed);
@@ -194,6 +278,51 @@ impl Resizer {
     pub(crate) fn step_soon(self: &Arc<Self>) {
         // Queued already is as good.
         let _ = self.queue.enqueue::<Arc<Self>, 0>(self.clone());
+    }
+
+    /// There is no memory left: gives some back, and returns how many pages. Waits for the device only if it must be told first, and
+    /// not for long.
+    fn relieve(&self) -> usize {
+        let context = Context {
+            balloon: &self.balloon,
+            dev: &self.dev,
+            view: &self.view,
+        };
+
+        // Whoever has the lock does not wait for memory, so it will be free.
+        let Some(mut worker) = self.lock_soon() else {
+            return 0;
+        };
+        let before = worker.deflated();
+        worker.relieve(&context);
+        let mut freed = worker.deflated().wrapping_sub(before);
+        let told = worker.books.deflating() != Units::ZERO;
+        drop(worker);
+
+        if told && freed == 0 {
+            for _ in 0..RELIEF_PATIENCE {
+                fsleep(Delta::from_millis(1));
+                if let Some(mut worker) = self.worker.try_lock() {
+                    worker.collect(&self.balloon);
+                    freed = worker.deflated().wrapping_sub(before);
+                }
+                if freed > 0 {
+                    break;
+                }
+            }
+        }
+        // CAST: At most what is in the balloon, which is memory of this machine.
+        freed as usize / PFNS_PER_PAGE
+    }
+
+    fn lock_soon(&self) -> Option<MutexGuard<'_, Worker>> {
+        for _ in 0..RELIEF_PATIENCE {
+            if let Some(worker) = self.worker.try_lock() {
+                return Some(worker);
+            }
+            fsleep(Delta::from_millis(1));
+        }
+        None
     }
 
     /// Takes back all that the device has, as far as it answers, within bounds of time.
@@ -259,8 +388,11 @@ impl Resizer {
     ///
     /// [`ENOMEM`].
     pub(crate) fn resume(self: &Arc<Self>) -> Result {
+        // Not under the lock, as memory may have to be reclaimed.
+        let (inflate, deflate, release) = self.worker.lock().parts();
+        let fresh = Worker::new(inflate, deflate, release)?;
+
         let mut worker = self.worker.lock();
-        let fresh = worker.anew()?;
         // What it did not give back in time.
         self.balloon.empty();
         let before = core::mem::replace(&mut *worker, fresh);
@@ -288,6 +420,7 @@ impl Resizer {
 
         worker.collect(&self.balloon);
         self.read_target(&mut worker);
+        worker.limit();
         let flow = worker.resize(&Context {
             balloon: &self.balloon,
             dev: &self.dev,
@@ -303,6 +436,16 @@ impl Resizer {
             _ if !heard => Some(0),
             Flow::Stop => actual_due,
             Flow::Pause(ms) => Some(actual_due.map_or(ms, |due| due.min(ms))),
+        };
+        let pause = match (pause, worker.limits_end()) {
+            (Some(pause), Some(end)) => Some(pause.min(end)),
+            (pause, end) => pause.or(end),
+        };
+        let poll = self.polls.load(Relaxed) && worker.is_asked();
+        let pause = match pause {
+            None if poll => Some(POLL),
+            Some(ms) if poll => Some(ms.min(POLL)),
+            pause => pause,
         };
         match pause {
             Some(0) => self.step_soon(),
@@ -334,8 +477,6 @@ impl Resizer {
             return;
         };
 
-        if worker.books.set_target(target) {
-            worker.back_off.reset();
-        }
+        worker.set_wanted(target);
     }
 }

@@ -18,12 +18,17 @@ impl Units {
         Self(u32::try_from(bytes / 4096).unwrap_or(u32::MAX))
     }
 
+    /// Returns so many MiB.
+    pub(crate) fn from_mib(mib: u32) -> Self {
+        Self(mib.saturating_mul(256))
+    }
+
     /// Returns the amount in MiB, rounded down.
     pub(crate) fn mib(self) -> u32 {
         self.0 / 256
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(crate) fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 
@@ -46,7 +51,7 @@ impl Reserve {
     pub(crate) fn of(total: Units, mib: u32) -> Self {
         Self(Units(match mib {
             0 => (total.0 / 64).clamp(Self::LEAST, Self::MOST),
-            mib => mib.saturating_mul(256),
+            mib => Units::from_mib(mib).0,
         }))
     }
 
@@ -131,6 +136,11 @@ impl Books {
             Release::Answered => self.held.plus(self.deflating),
             Release::Told => self.held,
         }
+    }
+
+    /// Returns what is in the balloon.
+    pub(crate) fn held(&self) -> Units {
+        self.held
     }
 
     /// Returns what the device has been given and has not answered for.

@@ -8,10 +8,6 @@
 //! No task waits for the host, but for the one that removes the driver, and compaction if it is faster than the host, both
 //! within bounds: answers come by interrupt, and each makes a work item take the next steps.
 //!
-//! # Limitations
-//!
-//! Deflation on OOM is not offered to the device.
-//!
 //! `Documentation/admin-guide/virtio-balloon.md` says how to use it.
 
 #![deny(unsafe_code)]
@@ -21,6 +17,7 @@ mod driver;
 mod hint;
 mod hinting;
 mod lane;
+mod limits;
 mod pace;
 mod params;
 mod reporting;

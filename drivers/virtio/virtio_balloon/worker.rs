@@ -4,13 +4,24 @@
 
 use crate::{
     lane::Lane,
+    limits::{
+        Limits,
+        Meter,
+        Reason,
+        Settings, //
+    },
     pace::{
         BackOff,
         Moment,
         Told,
         Voice, //
     },
-    params::reserve_mib,
+    params::{
+        cap_mib,
+        floor_mib,
+        refault_mib,
+        reserve_mib, //
+    },
     target::{
         Books,
         Release,
@@ -37,7 +48,8 @@ use guest::{
         stats::{
             available,
             swap_free,
-            MemInfo, //
+            MemInfo,
+            NodeItem, //
         }, //
     },
     virtio::{
@@ -70,6 +82,22 @@ const LIST: Units = Units(MAX_PFNS as u32);
 /// How soon to look again for pages that compaction is looking at, in milliseconds.
 const ISOLATED_PAUSE: u64 = 10;
 
+/// What is given back when there is no memory left.
+const RELIEF: Units = Units(64 * 256);
+
+/// How many runs that takes at most.
+const RELIEF_RUNS: usize = 4;
+
+/// The parameter `cap_mib` when there is no cap.
+const CAP_NONE: u32 = 0xff_ffff;
+
+/// What a worker is made of.
+pub(crate) type Parts = (
+    Arc<Queue<PfnList<Fresh>>>,
+    Arc<Queue<PfnList<Removed>>>,
+    Release,
+);
+
 /// What the steps are about.
 pub(crate) struct Context<'a> {
     pub(crate) balloon: &'a Balloon,
@@ -87,6 +115,16 @@ pub(crate) struct Worker {
     stranded: Option<PfnList<Removed>>,
     release: Release,
     total: Units,
+    /// What the device asks for.
+    wanted: Units,
+    limits: Limits,
+    reason: Reason,
+    /// How often memory was given back because there was none left.
+    relieved: u64,
+    inflated: u64,
+    deflated: u64,
+    inflate_meter: Meter,
+    deflate_meter: Meter,
     pub(crate) back_off: BackOff,
     told: Told,
     voice: Voice,
@@ -120,6 +158,14 @@ impl Worker {
             stranded: None,
             release,
             total: Units::from_bytes(MemInfo::now().total),
+            wanted: Units::ZERO,
+            limits: Limits::new(),
+            reason: Reason::None,
+            relieved: 0,
+            inflated: 0,
+            deflated: 0,
+            inflate_meter: Meter::new(Moment(0)),
+            deflate_meter: Meter::new(Moment(0)),
             back_off: BackOff::new(),
             told: Told::new(),
             voice: Voice::new(),
@@ -128,13 +174,82 @@ impl Worker {
         })
     }
 
-    /// Makes a worker for the same queues that has done nothing.
-    pub(crate) fn anew(&self) -> Result<Self> {
-        Self::new(
+    /// Returns what a worker for the same queues is made of.
+    pub(crate) fn parts(&self) -> Parts {
+        (
             self.inflate.queue().clone(),
             self.deflate.queue().clone(),
             self.release,
         )
+    }
+
+    /// The device asks for `wanted`.
+    pub(crate) fn set_wanted(&mut self, wanted: Units) {
+        if wanted != self.wanted {
+            self.wanted = wanted;
+            self.back_off.reset();
+        }
+    }
+
+    /// Sets the target: what the device asks for, as far as the limits allow.
+    pub(crate) fn limit(&mut self) {
+        let settings = Settings {
+            total: self.total,
+            floor: Units::from_mib(floor_mib.get()),
+            cap: match cap_mib.get() {
+                CAP_NONE => Units(u32::MAX),
+                mib => Units::from_mib(mib),
+            },
+        };
+        let (allowed, reason) = self.limits.allow(self.wanted, &settings, self.now());
+
+        self.reason = reason;
+        if self.books.set_target(allowed) {
+            self.back_off.reset();
+        }
+    }
+
+    /// Returns whether the device asks for anything, or has something.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.wanted != Units::ZERO || !self.books.is_empty()
+    }
+
+    /// Returns in how many milliseconds the limits will be others, if they will by themselves.
+    pub(crate) fn limits_end(&self) -> Option<u64> {
+        let left = self.limits.left(self.now())?;
+
+        (self.wanted > self.books.target()).then_some(left.max(1))
+    }
+
+    /// There is no memory left: gives back [`RELIEF`], and does not take it again soon.
+    pub(crate) fn relieve(&mut self, context: &Context<'_>) {
+        let now = self.now();
+
+        if self.books.actual() == Units::ZERO {
+            return;
+        }
+        self.relieved = self.relieved.saturating_add(1);
+        self.limits.out_of_memory(self.books.actual(), RELIEF, now);
+        self.limit();
+        if self.voice.may_speak(now) {
+            dev_info!(
+                context.dev,
+                "out of memory: the balloon gives back {} MiB and stays at {} MiB for now\n",
+                RELIEF.mib(),
+                self.books.target().mib()
+            );
+        }
+        for _ in 0..RELIEF_RUNS {
+            self.collect(context.balloon);
+            if !matches!(self.resize(context), Flow::Continue) {
+                break;
+            }
+        }
+    }
+
+    /// Returns how much has left the balloon since the worker was made, and is free.
+    pub(crate) fn deflated(&self) -> u64 {
+        self.deflated
     }
 
     /// Returns the time.
@@ -168,6 +283,8 @@ impl Worker {
             let (buffer, pages) = list.unload();
             balloon.enqueue(pages);
             self.books.inflate_answered(amount);
+            self.inflated = self.inflated.wrapping_add(u64::from(amount.0));
+            self.inflate_meter.add(u64::from(amount.0), self.now());
             self.inflate.recycle(buffer);
         }
         while let Some(list) = self.deflate.answered() {
@@ -180,10 +297,19 @@ impl Worker {
             };
             let amount = Units(list.pfns());
             let (buffer, pages) = list.unload();
+            if self.release == Release::Answered {
+                self.freed(amount);
+            }
             drop(pages);
             self.books.deflate_answered(amount);
             self.deflate.recycle(buffer);
         }
+    }
+
+    /// Counts what has left the balloon and may be used.
+    fn freed(&mut self, amount: Units) {
+        self.deflated = self.deflated.wrapping_add(u64::from(amount.0));
+        self.deflate_meter.add(u64::from(amount.0), self.now());
     }
 
     /// Tells the device of pages that compaction has replaced. What is in the balloon stays as much as it was, so the books
@@ -237,6 +363,9 @@ impl Worker {
                 Step::Wait => self.stop(State::Waiting),
                 Step::Rest => self.stop(State::Resting),
             };
+            if self.state != State::Inflating {
+                self.limits.unfelt();
+            }
             if !matches!(flow, Flow::Continue) {
                 break;
             }
@@ -275,6 +404,10 @@ impl Worker {
         let Some(buffer) = self.inflate.buffer() else {
             return self.stop(State::Waiting);
         };
+        if self.is_pressed() {
+            self.inflate.recycle(buffer);
+            return self.hold_on(context);
+        }
         self.state = State::Inflating;
 
         let spare = available().saturating_add(swap_free());
@@ -308,6 +441,36 @@ impl Worker {
         }
     }
 
+    /// Returns whether the guest needs again what was reclaimed for the balloon.
+    fn is_pressed(&mut self) -> bool {
+        let limit = u64::from(refault_mib.get()) << 20;
+        if limit == 0 {
+            return false;
+        }
+        let returned = NodeItem::RefaultedAnon
+            .bytes()
+            .wrapping_add(NodeItem::RefaultedFile.bytes());
+        let promised = self.books.held().plus(self.books.inflating());
+
+        self.limits.felt(returned, limit, promised, self.now())
+    }
+
+    /// Goes no further for now.
+    fn hold_on(&mut self, context: &Context<'_>) -> Flow {
+        let now = self.now();
+
+        self.limit();
+        if self.voice.may_speak(now) {
+            dev_info!(
+                context.dev,
+                "the guest needs reclaimed memory again; the balloon stays at {} MiB of {} MiB for now\n",
+                self.books.target().mib(),
+                self.wanted.mib()
+            );
+        }
+        Flow::Continue
+    }
+
     /// The guest has no memory to spare.
     fn run_short(&mut self, context: &Context<'_>) -> Flow {
         let now = self.now();
@@ -319,7 +482,7 @@ impl Worker {
             dev_info!(
                 context.dev,
                 "the target of {} MiB is out of reach for now: the guest can spare {} MiB; trying again now and then\n",
-                self.books.target().mib(),
+                self.wanted.mib(),
                 self.left().mib()
             );
         }
@@ -354,6 +517,9 @@ impl Worker {
         let released = (self.release == Release::Told).then(|| list.take_pages());
         let told = self.deflate.tell(list);
         // The device can see them in its queue now: they may be used.
+        if released.is_some() {
+            self.freed(amount);
+        }
         drop(released);
 
         match told {
@@ -402,8 +568,25 @@ impl Worker {
     }
 
     /// Shows where the machine is.
-    pub(crate) fn publish(&self, view: &View, balloon: &Balloon) {
-        view.target.store(self.books.target().0, Relaxed);
+    pub(crate) fn publish(&mut self, view: &View, balloon: &Balloon) {
+        let now = self.now();
+        view.target.store(self.wanted.0, Relaxed);
+        view.allowed.store(self.books.target().0, Relaxed);
+        view.reason.store(self.reason as u32, Relaxed);
+        view.hold.store(
+            match self.reason {
+                Reason::Pressure | Reason::OutOfMemory => self.limits.left(now).unwrap_or(0),
+                _ => 0,
+            },
+            Relaxed,
+        );
+        view.relieved.store(self.relieved, Relaxed);
+        view.inflated.store(self.inflated, Relaxed);
+        view.deflated.store(self.deflated, Relaxed);
+        view.inflate_rate
+            .store(self.inflate_meter.add(0, now), Relaxed);
+        view.deflate_rate
+            .store(self.deflate_meter.add(0, now), Relaxed);
         view.actual.store(self.books.actual().0, Relaxed);
         view.inflating.store(self.books.inflating().0, Relaxed);
         view.deflating.store(self.books.deflating().0, Relaxed);

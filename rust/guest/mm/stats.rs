@@ -108,6 +108,10 @@ impl Events {
 pub enum NodeItem {
     /// The page cache.
     FilePages,
+    /// Anonymous memory that was reclaimed and is needed again.
+    RefaultedAnon,
+    /// The same of the page cache.
+    RefaultedFile,
     /// What the background reclaim has looked at.
     ScannedByKswapd,
     /// What allocations that needed memory at once have looked at.
@@ -123,6 +127,8 @@ impl NodeItem {
     pub fn bytes(self) -> u64 {
         let item = match self {
             NodeItem::FilePages => bindings::node_stat_item_NR_FILE_PAGES,
+            NodeItem::RefaultedAnon => bindings::node_stat_item_WORKINGSET_REFAULT_ANON,
+            NodeItem::RefaultedFile => bindings::node_stat_item_WORKINGSET_REFAULT_FILE,
             NodeItem::ScannedByKswapd => bindings::node_stat_item_PGSCAN_KSWAPD,
             NodeItem::ScannedDirectly => bindings::node_stat_item_PGSCAN_DIRECT,
             NodeItem::ReclaimedByKswapd => bindings::node_stat_item_PGSTEAL_KSWAPD,

@@ -5,6 +5,7 @@
 pub mod backends;
 pub mod balloon;
 mod balloon_free;
+mod balloon_limits;
 mod balloon_reset;
 mod bent;
 mod build;
@@ -215,6 +216,7 @@ pub fn all() -> Vec<Test> {
         bent::tests(),
         balloon::tests(),
         balloon_free::tests(),
+        balloon_limits::tests(),
         balloon_reset::tests(),
         refusals::tests(),
         samples::tests(),

@@ -173,6 +173,7 @@ impl Model {
         let coming = self.units(Place::Coming);
 
         assert_eq!(self.books.inflating().0, self.units(Place::Going));
+        assert_eq!(self.books.held().0, held);
         assert_eq!(self.books.deflating().0, coming);
         assert_eq!(
             self.books.actual().0,

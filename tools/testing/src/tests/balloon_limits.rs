@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of what holds the balloon below what the host asks for: the guest's need, and those who speak for it.
+
+use super::{
+    balloon::{
+        actual,
+        ask,
+        meminfo,
+        resize,
+        spec,
+        touch,
+        C,
+        RESIZE,
+        RUST,
+        SIZE, //
+    },
+    Driver,
+    Test, //
+};
+use crate::guest::{
+    Guest,
+    Spec, //
+};
+use anyhow::{
+    ensure,
+    Result, //
+};
+use std::{
+    thread,
+    time::Duration, //
+};
+
+const MIB: u64 = 1 << 20;
+const DEBUGFS: &str = "/sys/kernel/debug/virtio_balloon_rust";
+const PARAMETERS: &str = "/sys/module/virtio_balloon_rust/parameters";
+
+pub fn tests() -> Vec<Test> {
+    let name = |driver: Driver, subject: &str| format!("balloon/{}/{subject}", driver.module);
+    let mut tests: Vec<_> = [RUST, C]
+        .into_iter()
+        .map(|driver| {
+            Test::guest(
+                name(driver, "oom"),
+                180,
+                spec(Spec::q35(), "id=b0,deflate-on-oom=on"),
+                move |guest, _| out_of_memory(guest, driver),
+            )
+        })
+        .collect();
+
+    tests.push(Test::guest(
+        name(RUST, "limits"),
+        120,
+        spec(Spec::q35(), "id=b0"),
+        |guest, _| limits(guest),
+    ));
+    tests
+}
+
+/// What the driver says of itself.
+fn figure(guest: &mut Guest, file: &str) -> Result<String> {
+    guest.sh(&format!("cat {DEBUGFS}/*/{file}"))
+}
+
+/// Waits until the guest has this size.
+fn becomes(guest: &mut Guest, size: u64) -> Result<()> {
+    guest.wait_for(&format!("a guest of {} MiB", size / MIB), RESIZE, |guest| {
+        Ok((actual(guest)? == size).then_some(()))
+    })
+}
+
+/// A program that needs what is in the balloon gets it, and nobody is killed. Our balloon does not take it back at once.
+fn out_of_memory(guest: &mut Guest, driver: Driver) -> Result<()> {
+    let total = meminfo(guest, "MemTotal")?;
+    driver.load(guest, "")?;
+    // As long as the guest may take them back, the pages count as its own.
+    let target = SIZE - meminfo(guest, "MemAvailable")? + 96 * MIB;
+    resize(guest, target)?;
+    ensure!(meminfo(guest, "MemTotal")? == total);
+
+    // Memory of a file system without a disk cannot be reclaimed, nor moved away.
+    guest.sh_for(
+        RESIZE,
+        "dd if=/dev/zero of=/tmp/needed bs=1M count=200 2>/dev/null && [ $(wc -c </tmp/needed) = 209715200 ]",
+    )?;
+    let killed = guest.number("awk '$1 == \"oom_kill\" { print $2 }' /proc/vmstat")?;
+    ensure!(killed == 0, "{killed} processes were killed");
+    let reached = actual(guest)?;
+    ensure!(
+        reached >= target + 64 * MIB,
+        "the guest has {} MiB only",
+        reached / MIB
+    );
+    if driver == RUST {
+        let limit = figure(guest, "limit")?;
+        ensure!(limit.starts_with("out of memory; held for"), "{limit}");
+        ensure!(figure(guest, "relieved")? != "0");
+        // It is not taken again as soon as it is free.
+        guest.sh("rm /tmp/needed")?;
+        let reached = actual(guest)?;
+        thread::sleep(Duration::from_secs(5));
+        ensure!(actual(guest)? == reached, "the balloon grows at once");
+    }
+    resize(guest, SIZE)?;
+    driver.unload(guest)?;
+    ensure!(meminfo(guest, "MemTotal")? == total);
+    touch(guest)
+}
+
+/// What a program of the guest or its owner decides holds at once, goes before what the host asks for, and can be taken back.
+fn limits(guest: &mut Guest) -> Result<()> {
+    let set = |guest: &mut Guest, name: &str, value: u64| {
+        guest.sh(&format!("echo {value} >{PARAMETERS}/{name}"))
+    };
+
+    RUST.load(guest, "floor_mib=600")?;
+    let kept = guest.number("awk '$1 == \"MemTotal:\" { print $2 * 1024 }' /proc/meminfo")?;
+    ask(guest, SIZE - 300 * MIB)?;
+    // The kernel itself and what firmware keeps do not count.
+    becomes(guest, SIZE - (kept / 4096 * 4096 - 600 * MIB))?;
+    ensure!(figure(guest, "limit")? == "floor_mib");
+    let wanted: u64 = figure(guest, "target")?.parse()?;
+    ensure!(wanted == 300 * MIB / 4096, "the target is {wanted}");
+
+    set(guest, "floor_mib", 0)?;
+    becomes(guest, SIZE - 300 * MIB)?;
+    ensure!(figure(guest, "limit")? == "none");
+    set(guest, "cap_mib", 100)?;
+    becomes(guest, SIZE - 100 * MIB)?;
+    ensure!(figure(guest, "limit")? == "cap_mib");
+    // The host cannot do anything about it.
+    ask(guest, SIZE - 200 * MIB)?;
+    guest.sh("sleep 1")?;
+    ensure!(actual(guest)? == SIZE - 100 * MIB);
+    set(guest, "cap_mib", 0)?;
+    becomes(guest, SIZE)?;
+    set(guest, "cap_mib", 16_777_215)?;
+    becomes(guest, SIZE - 200 * MIB)?;
+    ensure!(figure(guest, "limit")? == "none");
+
+    // Each page was counted, and none twice.
+    let inflated: u64 = figure(guest, "inflated")?.parse()?;
+    let deflated: u64 = figure(guest, "deflated")?.parse()?;
+    ensure!(
+        inflated - deflated == 200 * MIB / 4096,
+        "{inflated} in, {deflated} out"
+    );
+    let refused = guest.run(&format!("echo 16777216 >{PARAMETERS}/cap_mib"))?;
+    ensure!(refused.status != 0, "any number is taken");
+    resize(guest, SIZE)?;
+    RUST.unload(guest)
+}
