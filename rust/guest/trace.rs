@@ -53,3 +53,38 @@ pub mod guest_integrity {
         }
     }
 }
+
+/// Events of `virtio_balloon_rust`. `device` is the number of the device on the virtio bus.
+pub mod virtio_balloon {
+    use super::*;
+
+    /// The device was given so many page frames; `pending` is how many it has not answered for.
+    #[inline(always)]
+    pub fn inflate(device: i32, pages: u32, pending: u32) {
+        // SAFETY: No requirements.
+        unsafe { bindings::guest_trace_balloon_inflate(device, pages, pending) }
+    }
+
+    /// The device was told to give back so many page frames; `pending` is how many it has not answered for.
+    #[inline(always)]
+    pub fn deflate(device: i32, pages: u32, pending: u32) {
+        // SAFETY: No requirements.
+        unsafe { bindings::guest_trace_balloon_deflate(device, pages, pending) }
+    }
+
+    /// The device knows of so much free memory.
+    #[inline(always)]
+    pub fn report(device: i32, bytes: u64) {
+        // SAFETY: No requirements.
+        unsafe { bindings::guest_trace_balloon_report(device, bytes) }
+    }
+
+    /// The device asks for `wanted` page frames and may have `allowed`, because of `limit`.
+    #[inline(always)]
+    pub fn target(device: i32, wanted: u32, allowed: u32, limit: &CStr) {
+        // SAFETY: The string is valid during the call; the event copies it.
+        unsafe {
+            bindings::guest_trace_balloon_target(device, wanted, allowed, limit.as_char_ptr())
+        }
+    }
+}

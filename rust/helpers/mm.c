@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/cc_platform.h>
 #include <linux/gfp.h>
 #include <linux/mm.h>
 #include <linux/swap.h>
@@ -9,6 +10,11 @@ __rust_helper unsigned long rust_helper_alloc_pages_bulk(gfp_t gfp, unsigned lon
 							 struct page **page_array)
 {
 	return alloc_pages_bulk(gfp, nr_pages, page_array);
+}
+
+__rust_helper bool rust_helper_cc_guest_mem_encrypt(void)
+{
+	return cc_platform_has(CC_ATTR_GUEST_MEM_ENCRYPT);
 }
 
 __rust_helper void rust_helper_get_page(struct page *page)

@@ -26,7 +26,10 @@ use guest::{
     debugfs::ModuleDirectory,
     mm::{
         balloon::Accounting,
-        freed::Freed,
+        freed::{
+            is_protected,
+            Freed, //
+        },
         oom::Notifier,
         shrinker::Shrinker, //
     },
@@ -90,7 +93,7 @@ guest::virtio_features! {
         Reporting = 5,
         /// Listed to be given up, see [`Driver::validate`].
         IndirectDescriptors = 28,
-        /// Listed to be given up, see [`Driver::validate`].
+        /// The device reaches the queues as the platform decides, see [`Driver::validate`].
         AccessPlatform = 33,
     }
 }
@@ -164,11 +167,12 @@ impl virtio::Driver for Driver {
 
     const ID_TABLE: virtio::IdTable = &ID_TABLE;
 
-    /// Gives up two features of the transport, as the C driver does.
+    /// Settles what the guest can do.
     ///
-    /// With access by platform rules the device could not reach the pages at all: the protocol names them by guest physical
-    /// addresses, which an IOMMU would not translate. Without it the host sees exactly the frame numbers in the balloon and
-    /// the statistics. Indirect descriptors are of no use for buffers of one segment.
+    /// The protocol names pages by guest physical addresses, whatever stands between the device and the queues. So access by platform
+    /// rules can be agreed upon for the queues, where the C driver gives it up and a device that insists on it has no balloon. Two
+    /// things do not go with it: what is free is named by the addresses of buffers, which the platform translates; and in a guest whose
+    /// memory is kept from the host, a page that the host has taken could not be used again. Indirect descriptors are of no use.
     fn validate(_dev: &virtio::Device<Core<'_>>, features: &mut Features<Feature>) -> Result {
         match (Freed::pages(), features.contains(Feature::PagePoison)) {
             // There is nothing to tell.
@@ -178,7 +182,12 @@ impl virtio::Driver for Driver {
             (_, true) => {}
         }
         features.remove(Feature::IndirectDescriptors);
-        features.remove(Feature::AccessPlatform);
+        if is_protected() {
+            features.remove(Feature::AccessPlatform);
+        }
+        if features.contains(Feature::AccessPlatform) {
+            features.remove_all(&[Feature::Reporting, Feature::FreePageHint]);
+        }
         Ok(())
     }
 

@@ -8,6 +8,8 @@
 //! What was felt is *held* for a while: a balloon that grew again at once would only be felt again. Each hold that follows upon
 //! another is twice as long.
 
+use core::ffi::CStr;
+
 use super::{
     pace::Moment,
     target::Units, //
@@ -27,6 +29,19 @@ pub(crate) enum Reason {
     Pressure,
     /// There was no memory left.
     OutOfMemory,
+}
+
+impl Reason {
+    /// Returns a word for it.
+    pub(crate) fn name(self) -> &'static CStr {
+        match self {
+            Reason::None => c"none",
+            Reason::Floor => c"floor_mib",
+            Reason::Cap => c"cap_mib",
+            Reason::Pressure => c"pressure",
+            Reason::OutOfMemory => c"oom",
+        }
+    }
 }
 
 /// What people and programs of the guest have decided.

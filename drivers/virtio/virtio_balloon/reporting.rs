@@ -14,6 +14,7 @@ use guest::{
         Reporting,
         MAX_BLOCKS, //
     },
+    trace::virtio_balloon as trace,
     virtio::{
         self,
         Queue, //
@@ -141,7 +142,9 @@ impl Reporter for Reports {
         for _ in 0..2 {
             let used = self.vq.lock_bh().and_then(|mut vq| vq.get_buf());
             if let Some(used) = used {
-                self.reported.fetch_add(used.buffer.bytes(), Relaxed);
+                let bytes = used.buffer.bytes();
+                self.reported.fetch_add(bytes, Relaxed);
+                trace::report(self.dev.index(), bytes);
                 used.buffer.known();
             }
             // The interrupt that led here has turned itself off.

@@ -420,7 +420,7 @@ impl Resizer {
 
         worker.collect(&self.balloon);
         self.read_target(&mut worker);
-        worker.limit();
+        worker.limit(&self.dev);
         let flow = worker.resize(&Context {
             balloon: &self.balloon,
             dev: &self.dev,

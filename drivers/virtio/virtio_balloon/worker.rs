@@ -2,13 +2,14 @@
 
 //! The steps of the state machine: what is given to the device, taken back from it, and said to it.
 
+mod restraint;
+
 use crate::{
     lane::Lane,
     limits::{
         Limits,
         Meter,
-        Reason,
-        Settings, //
+        Reason, //
     },
     pace::{
         BackOff,
@@ -17,9 +18,7 @@ use crate::{
         Voice, //
     },
     params::{
-        cap_mib,
-        floor_mib,
-        refault_mib,
+        list_pfns,
         reserve_mib, //
     },
     target::{
@@ -42,16 +41,15 @@ use guest::{
             Fresh,
             PfnList,
             Removed,
-            MAX_PFNS,
             PFNS_PER_PAGE, //
         },
         stats::{
             available,
             swap_free,
-            MemInfo,
-            NodeItem, //
+            MemInfo, //
         }, //
     },
+    trace::virtio_balloon as trace,
     virtio::{
         self,
         config::Field,
@@ -76,20 +74,8 @@ const ACTUAL: Field<u32> = Field::new(4);
 /// The most lists made in one run.
 const STEPS: usize = 32;
 
-/// What one list holds.
-const LIST: Units = Units(MAX_PFNS as u32);
-
 /// How soon to look again for pages that compaction is looking at, in milliseconds.
 const ISOLATED_PAUSE: u64 = 10;
-
-/// What is given back when there is no memory left.
-const RELIEF: Units = Units(64 * 256);
-
-/// How many runs that takes at most.
-const RELIEF_RUNS: usize = 4;
-
-/// The parameter `cap_mib` when there is no cap.
-const CAP_NONE: u32 = 0xff_ffff;
 
 /// What a worker is made of.
 pub(crate) type Parts = (
@@ -114,6 +100,8 @@ pub(crate) struct Worker {
     /// Pages that must not be used before the device has answered, but of which it could not be told.
     stranded: Option<PfnList<Removed>>,
     release: Release,
+    /// What one list holds.
+    list: Units,
     total: Units,
     /// What the device asks for.
     wanted: Units,
@@ -149,12 +137,19 @@ impl Worker {
         deflate: Arc<Queue<PfnList<Removed>>>,
         release: Release,
     ) -> Result<Self> {
+        // Whole pages.
+        // CAST: A page has at most a few dozen units.
+        let page = PFNS_PER_PAGE as u32;
+        let list = (list_pfns.get() / page).max(1).saturating_mul(page);
+
         Ok(Self {
+            list: Units(list),
             // CAST: A page has at most a few dozen units.
             books: Books::new(PFNS_PER_PAGE as u32, release),
             inflate: Lane::new(inflate)?,
             deflate: Lane::new(deflate)?,
-            allocator: Allocator::new()?,
+            // CAST: Does not truncate.
+            allocator: Allocator::new(list as usize)?,
             stranded: None,
             release,
             total: Units::from_bytes(MemInfo::now().total),
@@ -183,68 +178,9 @@ impl Worker {
         )
     }
 
-    /// The device asks for `wanted`.
-    pub(crate) fn set_wanted(&mut self, wanted: Units) {
-        if wanted != self.wanted {
-            self.wanted = wanted;
-            self.back_off.reset();
-        }
-    }
-
-    /// Sets the target: what the device asks for, as far as the limits allow.
-    pub(crate) fn limit(&mut self) {
-        let settings = Settings {
-            total: self.total,
-            floor: Units::from_mib(floor_mib.get()),
-            cap: match cap_mib.get() {
-                CAP_NONE => Units(u32::MAX),
-                mib => Units::from_mib(mib),
-            },
-        };
-        let (allowed, reason) = self.limits.allow(self.wanted, &settings, self.now());
-
-        self.reason = reason;
-        if self.books.set_target(allowed) {
-            self.back_off.reset();
-        }
-    }
-
     /// Returns whether the device asks for anything, or has something.
     pub(crate) fn is_asked(&self) -> bool {
         self.wanted != Units::ZERO || !self.books.is_empty()
-    }
-
-    /// Returns in how many milliseconds the limits will be others, if they will by themselves.
-    pub(crate) fn limits_end(&self) -> Option<u64> {
-        let left = self.limits.left(self.now())?;
-
-        (self.wanted > self.books.target()).then_some(left.max(1))
-    }
-
-    /// There is no memory left: gives back [`RELIEF`], and does not take it again soon.
-    pub(crate) fn relieve(&mut self, context: &Context<'_>) {
-        let now = self.now();
-
-        if self.books.actual() == Units::ZERO {
-            return;
-        }
-        self.relieved = self.relieved.saturating_add(1);
-        self.limits.out_of_memory(self.books.actual(), RELIEF, now);
-        self.limit();
-        if self.voice.may_speak(now) {
-            dev_info!(
-                context.dev,
-                "out of memory: the balloon gives back {} MiB and stays at {} MiB for now\n",
-                RELIEF.mib(),
-                self.books.target().mib()
-            );
-        }
-        for _ in 0..RELIEF_RUNS {
-            self.collect(context.balloon);
-            if !matches!(self.resize(context), Flow::Continue) {
-                break;
-            }
-        }
     }
 
     /// Returns how much has left the balloon since the worker was made, and is free.
@@ -345,7 +281,7 @@ impl Worker {
     /// Returns whether compaction may replace pages: not while the balloon gets smaller, which would have to wait for it, nor
     /// while pages are used again of which the device has not answered, as one of them could be the new one.
     fn may_move(&self) -> bool {
-        let shrinking = matches!(self.books.next(LIST), Step::Deflate(_));
+        let shrinking = matches!(self.books.next(self.list), Step::Deflate(_));
         let unsettled = self.release == Release::Told && self.books.deflating() != Units::ZERO;
 
         !shrinking && !unsettled && self.inflate.is_usable() && self.deflate.is_usable()
@@ -357,7 +293,7 @@ impl Worker {
 
         self.relay(context);
         for _ in 0..STEPS {
-            flow = match self.books.next(LIST) {
+            flow = match self.books.next(self.list) {
                 Step::Inflate(amount) => self.inflate(amount, context),
                 Step::Deflate(amount) => self.deflate(amount, context),
                 Step::Wait => self.stop(State::Waiting),
@@ -426,6 +362,7 @@ impl Worker {
                     return self.give_up(context);
                 }
                 self.books.inflate_told(amount);
+                trace::inflate(context.dev.index(), amount.0, self.books.inflating().0);
             }
             Err((buffer, _pages)) => {
                 self.inflate.recycle(buffer);
@@ -439,36 +376,6 @@ impl Worker {
         } else {
             self.run_short(context)
         }
-    }
-
-    /// Returns whether the guest needs again what was reclaimed for the balloon.
-    fn is_pressed(&mut self) -> bool {
-        let limit = u64::from(refault_mib.get()) << 20;
-        if limit == 0 {
-            return false;
-        }
-        let returned = NodeItem::RefaultedAnon
-            .bytes()
-            .wrapping_add(NodeItem::RefaultedFile.bytes());
-        let promised = self.books.held().plus(self.books.inflating());
-
-        self.limits.felt(returned, limit, promised, self.now())
-    }
-
-    /// Goes no further for now.
-    fn hold_on(&mut self, context: &Context<'_>) -> Flow {
-        let now = self.now();
-
-        self.limit();
-        if self.voice.may_speak(now) {
-            dev_info!(
-                context.dev,
-                "the guest needs reclaimed memory again; the balloon stays at {} MiB of {} MiB for now\n",
-                self.books.target().mib(),
-                self.wanted.mib()
-            );
-        }
-        Flow::Continue
     }
 
     /// The guest has no memory to spare.
@@ -514,6 +421,7 @@ impl Worker {
 
         let amount = Units(list.pfns());
         self.books.deflate_told(amount);
+        trace::deflate(context.dev.index(), amount.0, self.books.deflating().0);
         let released = (self.release == Release::Told).then(|| list.take_pages());
         let told = self.deflate.tell(list);
         // The device can see them in its queue now: they may be used.

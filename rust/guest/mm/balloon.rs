@@ -49,6 +49,7 @@ pub use self::pages::{
 pub use self::pfns::{
     PfnBuffer,
     PfnList,
+    COMMON_PFNS,
     MAX_PFNS,
     PFNS_PER_PAGE, //
 };
@@ -99,8 +100,8 @@ pub enum Accounting {
     Unmanaged,
 }
 
-/// How many replacements are remembered: as many as one list can name.
-const MOVES: usize = MAX_PFNS / PFNS_PER_PAGE;
+/// How many replacements are remembered: as many as one list should name.
+const MOVES: usize = COMMON_PFNS / PFNS_PER_PAGE;
 
 /// The longest time that compaction waits for the device to make room for one more, in milliseconds.
 const MOVE_PATIENCE: Msecs = 100;

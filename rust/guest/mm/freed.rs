@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the page allocator has written to memory that nobody uses.
+//! What is in memory that nobody uses, and whose it is.
 //!
 //! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h), [`include/linux/poison.h`](srctree/include/linux/poison.h)
 
@@ -17,6 +17,12 @@ pub enum Freed {
 
     /// This byte everywhere, which the page allocator checks (`page_poison=1`).
     Poison(u8),
+}
+
+/// Returns whether the guest's memory is kept from the host, so that a page which the host has taken cannot just be used again.
+pub fn is_protected() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::cc_guest_mem_encrypt() }
 }
 
 impl Freed {

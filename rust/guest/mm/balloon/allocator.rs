@@ -15,9 +15,6 @@ use kernel::prelude::*;
 /// The most pages that [`Allocator::take`] gives: as many as one [`PfnList`](super::PfnList) can name.
 const MAX_PAGES: usize = MAX_PFNS / PFNS_PER_PAGE;
 
-/// The order of a block of that size.
-const BLOCK_ORDER: u32 = MAX_PAGES.ilog2();
-
 /// After memory had no block, how often single pages are taken before another block is asked for.
 const BLOCK_PAUSE: u32 = 32;
 
@@ -37,6 +34,8 @@ const BLOCK: bindings::gfp_t = SINGLE & !bindings::__GFP_RECLAIM;
 /// for as one block; the page allocator's next block usually follows the last one.
 pub struct Allocator {
     scratch: KBox<[*mut bindings::page; MAX_PAGES]>,
+    /// The order of the largest block that is worth a try.
+    order: u32,
     pause: u32,
 }
 
@@ -44,13 +43,16 @@ pub struct Allocator {
 unsafe impl Send for Allocator {}
 
 impl Allocator {
-    /// Allocates what is needed to allocate.
+    /// Allocates what is needed to allocate, mostly for lists of `pfns` page frame numbers.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub fn new() -> Result<Self> {
+    pub fn new(pfns: usize) -> Result<Self> {
+        let pages = (pfns / PFNS_PER_PAGE).clamp(1, MAX_PAGES);
+
         Ok(Self {
+            order: pages.ilog2(),
             scratch: KBox::new([core::ptr::null_mut(); MAX_PAGES], GFP_KERNEL)?,
             pause: 0,
         })
@@ -60,8 +62,8 @@ impl Allocator {
     ///
     /// Fewer than that are given only when there are no more.
     pub fn take(&mut self, count: usize) -> Pages<Fresh> {
-        if count >= MAX_PAGES && self.pause == 0 {
-            if let Some(pages) = Self::take_block() {
+        if count == 1 << self.order && self.pause == 0 {
+            if let Some(pages) = Self::take_block(self.order) {
                 return pages;
             }
             self.pause = BLOCK_PAUSE;
@@ -71,14 +73,14 @@ impl Allocator {
         self.take_single(count.min(MAX_PAGES))
     }
 
-    fn take_block() -> Option<Pages<Fresh>> {
+    fn take_block(order: u32) -> Option<Pages<Fresh>> {
         // SAFETY: May be called in any context that these flags allow.
-        let block = NonNull::new(unsafe { bindings::alloc_pages(BLOCK, BLOCK_ORDER) })?;
+        let block = NonNull::new(unsafe { bindings::alloc_pages(BLOCK, order) })?;
         // SAFETY: `block` has just been allocated with this order, and is not compound.
-        unsafe { bindings::split_page(block.as_ptr(), BLOCK_ORDER) };
+        unsafe { bindings::split_page(block.as_ptr(), order) };
 
         let mut pages = Pages::new();
-        for i in 0..MAX_PAGES {
+        for i in 0..1 << order {
             // SAFETY: The pages of a block lie in a row.
             let page = unsafe { block.add(i) };
             // SAFETY: After the split, each is a page of order 0 with one reference, which is ours.

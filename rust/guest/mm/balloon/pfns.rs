@@ -21,8 +21,11 @@ use kernel::{
     prelude::*, //
 };
 
-/// How many page frame numbers one buffer holds. There are devices that ignore a larger buffer.
-pub const MAX_PFNS: usize = 256;
+/// How many page frame numbers one buffer holds at most.
+pub const MAX_PFNS: usize = 512;
+
+/// How many it should hold if nobody knows better: there are devices that ignore a larger buffer.
+pub const COMMON_PFNS: usize = 256;
 
 /// How many of the device's page frames, which have 4 KiB, make up one page.
 pub const PFNS_PER_PAGE: usize = 1 << (PAGE_SHIFT - bindings::VIRTIO_BALLOON_PFN_SHIFT as usize);

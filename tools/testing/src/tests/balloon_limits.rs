@@ -49,6 +49,13 @@ pub fn tests() -> Vec<Test> {
         })
         .collect();
 
+    // The C driver gives up the feature, and then this device refuses it.
+    tests.push(Test::guest(
+        name(RUST, "platform"),
+        60,
+        spec(Spec::q35(), "id=b0,disable-legacy=on,iommu_platform=on"),
+        |guest, _| platform(guest),
+    ));
     tests.push(Test::guest(
         name(RUST, "limits"),
         120,
@@ -108,6 +115,27 @@ fn out_of_memory(guest: &mut Guest, driver: Driver) -> Result<()> {
     touch(guest)
 }
 
+/// A device that insists on access by platform rules has a balloon, here with the longest lists.
+fn platform(guest: &mut Guest) -> Result<()> {
+    const SPARE: u64 = 256 * MIB;
+
+    RUST.load(guest, "list_pfns=512")?;
+    guest.sh("echo 1 >/sys/kernel/tracing/events/virtio_balloon_rust/enable")?;
+    let resident = guest.resident()?;
+    resize(guest, SIZE - SPARE)?;
+    let shrunk = guest.resident()?;
+    ensure!(
+        shrunk < resident - SPARE / 2,
+        "the host has {} MiB of {} MiB",
+        shrunk / MIB,
+        resident / MIB
+    );
+    let long = guest.number("grep -c ' pages=512 ' /sys/kernel/tracing/trace || true")?;
+    ensure!(long > 100, "{long} lists of 512 page frames");
+    resize(guest, SIZE)?;
+    RUST.unload(guest)
+}
+
 /// What a program of the guest or its owner decides holds at once, goes before what the host asks for, and can be taken back.
 fn limits(guest: &mut Guest) -> Result<()> {
     let set = |guest: &mut Guest, name: &str, value: u64| {
@@ -115,6 +143,7 @@ fn limits(guest: &mut Guest) -> Result<()> {
     };
 
     RUST.load(guest, "floor_mib=600")?;
+    guest.sh("echo 1 >/sys/kernel/tracing/events/virtio_balloon_rust/enable")?;
     let kept = guest.number("awk '$1 == \"MemTotal:\" { print $2 * 1024 }' /proc/meminfo")?;
     ask(guest, SIZE - 300 * MIB)?;
     // The kernel itself and what firmware keeps do not count.
@@ -146,6 +175,16 @@ fn limits(guest: &mut Guest) -> Result<()> {
         inflated - deflated == 200 * MIB / 4096,
         "{inflated} in, {deflated} out"
     );
+    for event in [
+        "virtio_balloon_rust_inflate: device=virtio[0-9]* pages=256 ",
+        "virtio_balloon_rust_deflate: device=virtio[0-9]* pages=256 ",
+        "virtio_balloon_rust_target: .* wanted=76800 allowed=25600 limit=cap_mib",
+    ] {
+        let seen = guest.number(&format!(
+            "grep -c '{event}' /sys/kernel/tracing/trace || true"
+        ))?;
+        ensure!(seen > 0, "no event {event}");
+    }
     let refused = guest.run(&format!("echo 16777216 >{PARAMETERS}/cap_mib"))?;
     ensure!(refused.status != 0, "any number is taken");
     resize(guest, SIZE)?;
