@@ -4,6 +4,7 @@
 
 mod interfaces;
 mod lists;
+mod storm;
 mod switch;
 mod uplink;
 mod views;
@@ -14,7 +15,6 @@ use super::{
 };
 use crate::guest::{
     Guest,
-    Lab,
     Spec, //
 };
 use anyhow::{
@@ -124,7 +124,12 @@ pub fn tests() -> Vec<Test> {
             |guest, _| lock(guest),
         )
         .stock_only("it counts instructions"),
-        Test::guest("integrity/storm", 120, spec().memory(768), storm),
+        Test::guest(
+            "integrity/storm",
+            60 + storm::seconds(),
+            spec().memory(768),
+            storm::storm,
+        ),
     ]
 }
 
@@ -488,56 +493,6 @@ fn lock(guest: &mut Guest) -> Result<()> {
     ensure!(
         idle < 5_000 && longest < 25_000,
         "the lock of a run queue is held for {idle} instructions, with {TASKS} tasks for {longest}"
-    );
-    Ok(())
-}
-
-/// However fast honest tasks come and go, none is taken for a hidden one, and each scan is complete.
-fn storm(guest: &mut Guest, lab: &Lab) -> Result<()> {
-    const SECONDS: u64 = 60;
-
-    // Each honest suspect of the probe has another scan made.
-    MODULE.load(guest, "interval_ms=0")?;
-    guest.sh(&format!(
-        "(while echo 1 >{DEBUGFS}/scan; do :; done) >/dev/null 2>&1 & echo $! >/run/scanner"
-    ))?;
-    let done = guest.sh_for(
-        Duration::from_secs(SECONDS + 45),
-        &format!("storm -s {SECONDS} -w $((2 * $(nproc)))"),
-    )?;
-    guest.sh("kill $(cat /run/scanner)")?;
-    for kind in done.split(' ') {
-        let (name, number) = kind.split_once('=').with_context(|| done.clone())?;
-        ensure!(
-            number.parse::<u64>()? > 10,
-            "too little of a storm: {name}={number}"
-        );
-    }
-
-    let scans = count(guest, "scans")?;
-    let findings = count(guest, "findings")?;
-    ensure!(
-        findings == 0,
-        "{findings} findings in {scans} scans: {:?}",
-        self::findings(guest)?
-    );
-    ensure!(scans > 500 / u64::from(lab.slow), "{scans} scans only");
-    let clean = count(guest, "clean")?;
-    let truncated = count(guest, "truncated")?;
-    ensure!(
-        clean == scans && truncated == 0,
-        "{clean} of {scans} scans are clean, {truncated} truncated"
-    );
-    println!(
-        "{scans} scans, {} suspects of the probe, {} tasks were exiting, {} cleared",
-        count(guest, "suspected")?,
-        count(guest, "exiting")?,
-        count(guest, "cleared")?
-    );
-    // Else the storm did not bring the scans into the situation that it is for.
-    ensure!(
-        count(guest, "exiting")? > 0,
-        "no scan met a task that was exiting"
     );
     Ok(())
 }
