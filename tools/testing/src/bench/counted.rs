@@ -58,6 +58,8 @@ pub struct Setup {
     pub spec: Spec,
     /// Before everything.
     pub prepare: String,
+    /// On this machine, where the guest's network card ends, if there is something to be done.
+    pub outside: &'static str,
     /// After a driver was loaded. A failure means that the driver cannot do it.
     pub up: &'static str,
     /// Before it is unloaded.
@@ -68,6 +70,9 @@ pub struct Setup {
 pub fn measure(bench: &Bench, setup: Setup, loads: &[Load]) -> Result<Findings> {
     let mut rig = Rig::boot(bench, setup.spec)?;
     bench.progress("the guest is up");
+    if !setup.outside.is_empty() {
+        rig.guest.outside().sh(LIMIT, setup.outside)?;
+    }
     rig.guest.sh(&setup.prepare)?;
     let mut findings = Findings::default();
     let mut alone = Vec::new();

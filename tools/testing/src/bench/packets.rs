@@ -53,6 +53,17 @@ const RECEIVER: &str =
 /// Takes what is for others, too: the stack drops it early.
 const UP: &str = "ip link set eth0 up promisc on && sleep 3";
 
+/// The same with a program that drops all packets.
+const UP_DROPPING: &str =
+    "/bin/ip -force link set dev eth0 xdpdrv object /lib/xdp.bpf.o program drop_all && \
+                           ip link set eth0 up promisc on && sleep 3";
+
+/// Has this machine's kernel pass on what the second card sends, over two tap interfaces.
+const ROUTER: &str = "ip link set tap1 address 52:54:00:99:99:99 && ip address add 10.9.8.1/32 dev tap1 && \
+                      ip link set tap1 up && ip route add 10.9.9.8 dev tap1 && ip route add 10.9.9.9 dev tap0 && \
+                      ip neighbour add 10.9.9.9 lladdr 52:54:00:99:99:99 dev tap0 && \
+                      echo 1 >/proc/sys/net/ipv4/ip_forward";
+
 const DOWN: &str = "echo rem_device_all >/proc/net/pktgen/kpktgend_0; ip link set eth0 down";
 
 pub fn benchmarks() -> Vec<Benchmark> {
@@ -60,6 +71,7 @@ pub fn benchmarks() -> Vec<Benchmark> {
         pair: PAIR,
         spec,
         prepare: format!("{QUIET}{prepare}"),
+        outside: "",
         up,
         down: DOWN,
     };
@@ -75,7 +87,11 @@ pub fn benchmarks() -> Vec<Benchmark> {
                 measure(
                     bench,
                     setup(spec, SENDER, UP),
-                    &[load("transmit 60 B", 60), load("transmit 1500 B", 1500)],
+                    &[
+                        load("transmit 60 B", 60),
+                        load("transmit 1500 B", 1500),
+                        sizes(),
+                    ],
                 )
             },
         ),
@@ -113,6 +129,56 @@ pub fn benchmarks() -> Vec<Benchmark> {
             },
         ),
         Benchmark::new(
+            "net/receive-big",
+            "the same, where a packet has one buffer, of several pages as it may be several packets in one",
+            move |bench| {
+                measure(
+                    bench,
+                    routed(setup(
+                        router("mrg_rxbuf=off"),
+                        RECEIVER,
+                        UP,
+                    )),
+                    &[
+                        receive("receive 60 B, big", 60),
+                        receive("receive 1500 B, big", 1500),
+                    ],
+                )
+            },
+        ),
+        Benchmark::new(
+            "net/receive-merged",
+            "the same with mergeable buffers, where a packet may be several packets in one",
+            move |bench| {
+                measure(
+                    bench,
+                    routed(setup(
+                        router("mrg_rxbuf=on"),
+                        RECEIVER,
+                        UP,
+                    )),
+                    &[
+                        receive("receive 60 B, guest offloads", 60),
+                        receive("receive 1500 B, guest offloads", 1500),
+                    ],
+                )
+            },
+        ),
+        Benchmark::new(
+            "net/xdp-drop",
+            "instructions for each packet that a program drops",
+            move |bench| {
+                measure(
+                    bench,
+                    setup(receiver(""), RECEIVER, UP_DROPPING),
+                    &[
+                        receive("XDP_DROP 60 B", 60),
+                        receive("XDP_DROP 1500 B", 1500),
+                    ],
+                )
+            },
+        ),
+        Benchmark::new(
             "net/receive-gro",
             "instructions for each MiB of TCP that the stack merges",
             move |bench| measure(bench, setup(receiver(""), RECEIVER, UP), &[merged()]),
@@ -134,19 +200,64 @@ fn hub(properties: &str) -> Spec {
     ])
 }
 
+/// A guest with a second card, whose packets this machine's kernel passes on to the first. What has come in half a millisecond of
+/// the guest's is given to it at once.
+fn router(properties: &str) -> Spec {
+    Spec::q35()
+        .tap(1, &format!("{DEVICE},{properties}"))
+        .arguments(&[
+            "-netdev",
+            "tap,id=net1,ifname=tap1,script=no,downscript=no,vhost=off",
+            "-device",
+            "vmxnet3,netdev=net1,mac=52:54:00:00:00:01",
+            "-object",
+            "filter-buffer,id=batch,netdev=net0,queue=tx,interval=500",
+        ])
+}
+
+fn routed(setup: Setup) -> Setup {
+    Setup {
+        outside: ROUTER,
+        ..setup
+    }
+}
+
 /// Has pktgen send packets of a size, `burst` at a time.
 fn pktgen(device: &str, size: u32, burst: u32) -> String {
     format!(
         "pg() {{ echo \"$2\" >/proc/net/pktgen/$1; }}\n\
          pg kpktgend_0 rem_device_all\n\
          pg kpktgend_0 'add_device {device}'\n\
-         for option in 'count {PACKETS}' 'pkt_size {size}' 'burst {burst}' 'clone_skb 0' 'delay 0' 'dst 10.9.9.9' \
-             'dst_mac 52:54:00:99:99:99'; do\n\
+         for option in 'count {PACKETS}' 'pkt_size {size}' 'burst {burst}' 'clone_skb 0' 'delay 0' \
+             'src_min 10.9.9.8' 'src_max 10.9.9.8' 'dst 10.9.9.9' 'dst_mac 52:54:00:99:99:99'; do\n\
          \tpg {device} \"$option\"\n\
          done\n\
          pg pgctrl start\n\
          grep Result: /proc/net/pktgen/{device}"
     )
+}
+
+/// Packets of several sizes. Those of one size meet the device's timer at the same point of the driver's code each time, on which
+/// depends whether it is in a position to interrupt.
+fn sizes() -> Load {
+    let script = |device| {
+        format!(
+            "{}\nfor size in $(seq 60 3 117); do\n\
+             \tpg {device} \"pkt_size $size\"\n\
+             \tpg {device} 'count {}'\n\
+             \tpg pgctrl start\n\
+             done",
+            pktgen(device, 60, 1).replace("pg pgctrl start\n", ""),
+            PACKETS / 20
+        )
+    };
+
+    Load {
+        name: "transmit 60 to 117 B",
+        alone: script("dummy0"),
+        with: script("eth0"),
+        ..transmit("", 60)
+    }
 }
 
 fn transmit(name: &'static str, size: u32) -> Load {
@@ -162,8 +273,8 @@ fn transmit(name: &'static str, size: u32) -> Load {
 }
 
 fn receive(name: &'static str, size: u32) -> Load {
-    // As many come at a time as a busy link brings between two interrupts.
-    let script = pktgen("source", size, 32);
+    // As many come at a time as a busy link brings between two interrupts. The last ones may still be on their way.
+    let script = format!("{}\nsleep 1", pktgen("source", size, 32));
 
     Load {
         name,
