@@ -34,17 +34,7 @@ use profile::{
     Profile, //
 };
 use rows::Row;
-use std::{
-    cell::OnceCell,
-    fs,
-    path::PathBuf,
-    rc::Rc,
-    sync::Arc,
-    time::{
-        Duration,
-        Instant, //
-    },
-};
+use std::{cell::OnceCell, fs, path::PathBuf, rc::Rc, sync::Arc, time::Instant};
 
 type Body = Box<dyn Fn(&Bench) -> Result<Findings>>;
 
@@ -178,6 +168,8 @@ pub fn run(env: Environment, image: Arc<Image>, filter: &[String], runs: u32) ->
                 // Nobody will want it.
                 let _ = fs::remove_file(&bench.lab.log);
                 results.push((benchmark, findings));
+                // Each time: who interrupts the rest keeps what there is.
+                report::write(&output, &bench, &results)?;
             }
             Err(error) => {
                 println!(
@@ -193,11 +185,10 @@ pub fn run(env: Environment, image: Arc<Image>, filter: &[String], runs: u32) ->
         }
     }
 
-    report::write(&output, &bench, &results)?;
     println!(
         "{} in {} min: tables, raw figures and pictures are in {}",
         if held { "done" } else { "not all done" },
-        Duration::as_secs(&start.elapsed()) / 60,
+        start.elapsed().as_secs() / 60,
         output.display()
     );
     Ok(held)

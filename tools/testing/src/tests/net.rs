@@ -70,6 +70,7 @@ impl Variant {
 /// The ways in which a host can present the device.
 fn variants() -> Vec<Variant> {
     const MRG_RXBUF: u32 = 15;
+    const RING_EVENT_IDX: u32 = 29;
     const VERSION_1: u32 = 32;
     const ACCESS_PLATFORM: u32 = 33;
     const RING_PACKED: u32 = 34;
@@ -91,6 +92,12 @@ fn variants() -> Vec<Variant> {
             false,
         ),
         Variant::new("small", modern("mrg_rxbuf=off"), MRG_RXBUF, false),
+        Variant::new(
+            "no-event-index",
+            modern("event_idx=off"),
+            RING_EVENT_IDX,
+            false,
+        ),
         Variant::new("packed", modern("packed=on"), RING_PACKED, true),
         Variant::new("in-order", modern("in_order=on"), IN_ORDER, true),
         Variant::new(
