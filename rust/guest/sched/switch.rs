@@ -201,7 +201,7 @@ pub trait Alarm: Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// `event` is the trace event `sched_switch`, and `probe` registered with it, with this as its data.
+/// `event` is the trace event `sched_switch`; if `registered`, `probe` is registered with it, with this as its data.
 #[pin_data(PinnedDrop)]
 pub struct Probe<T: Alarm> {
     suspects: Arc<Suspects>,
@@ -209,6 +209,7 @@ pub struct Probe<T: Alarm> {
     #[pin]
     work: Opaque<bindings::irq_work>,
     event: ptr::NonNull<bindings::tracepoint>,
+    registered: Atomic<bool>,
     #[pin]
     _pin: PhantomPinned,
 }
@@ -236,30 +237,24 @@ impl<T: Alarm> Probe<T> {
                 unsafe { slot.write(work) };
             }),
             event,
+            registered: Atomic::new(false),
             _pin: PhantomPinned,
         });
-        // INVARIANT: If it cannot be registered, it is not dropped as one that is.
-        let this = core::mem::ManuallyDrop::new(KBox::pin_init(init, GFP_KERNEL)?);
+        let this = KBox::pin_init(init, GFP_KERNEL)?;
         let data = ptr::from_ref::<Self>(&this).cast_mut();
 
         // SAFETY: `event` is one of the kernel's own, which never go; `probe` has the arguments of its probes, and `data` stays
         // valid until it is unregistered.
-        let registered = to_result(unsafe {
+        to_result(unsafe {
             bindings::tracepoint_probe_register(
                 event.as_ptr(),
                 Self::probe as *mut c_void,
                 data.cast(),
             )
-        });
-        let this = core::mem::ManuallyDrop::into_inner(this);
-        match registered {
-            Ok(()) => Ok(this),
-            Err(err) => {
-                // Unregistering what is not registered does nothing.
-                drop(this);
-                Err(err)
-            }
-        }
+        })?;
+        // INVARIANT: It has just been registered.
+        this.registered.store(true, Relaxed);
+        Ok(this)
     }
 
     /// # Safety
@@ -305,9 +300,12 @@ impl<T: Alarm> Probe<T> {
 #[pinned_drop]
 impl<T: Alarm> PinnedDrop for Probe<T> {
     fn drop(self: Pin<&mut Self>) {
+        if !self.registered.load(Relaxed) {
+            return;
+        }
         let data = ptr::from_ref(&*self).cast_mut();
 
-        // SAFETY: The event is always there; the data is what was registered, if it was.
+        // SAFETY: The event is always there, and by the type invariants, the probe is registered with this data.
         unsafe {
             bindings::tracepoint_probe_unregister(
                 self.event.as_ptr(),
