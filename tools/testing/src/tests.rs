@@ -6,6 +6,7 @@ pub mod backends;
 pub mod balloon;
 mod balloon_free;
 mod balloon_limits;
+mod balloon_load;
 mod balloon_reset;
 mod bent;
 mod build;
@@ -217,6 +218,7 @@ pub fn all() -> Vec<Test> {
         balloon::tests(),
         balloon_free::tests(),
         balloon_limits::tests(),
+        balloon_load::tests(),
         balloon_reset::tests(),
         refusals::tests(),
         samples::tests(),

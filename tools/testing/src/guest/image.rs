@@ -45,10 +45,12 @@ const STOCK: &[&str] = &[
     "virtio_rng",
     "vmxnet3",
     "vsock_loopback",
+    "zram",
 ];
 
 /// What a user runs in a checkout, and guests have in `/tenon`.
 const SCRIPTS: &[&str] = &[
+    "balloon-pressure",
     "install",
     "interface.sh",
     "kernel-check.sh",

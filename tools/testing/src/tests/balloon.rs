@@ -133,7 +133,7 @@ pub fn meminfo(guest: &mut Guest, key: &str) -> Result<u64> {
 }
 
 /// A line of `/proc/vmstat`, if this kernel has it.
-fn vmstat(guest: &mut Guest, key: &str) -> Result<Option<u64>> {
+pub fn vmstat(guest: &mut Guest, key: &str) -> Result<Option<u64>> {
     let text = guest.sh(&format!(
         "awk '$1 == \"{key}\" {{ print $2 }}' /proc/vmstat"
     ))?;
@@ -520,7 +520,7 @@ fn compaction(guest: &mut Guest, driver: Driver) -> Result<()> {
 }
 
 /// Has the kernel compact all memory.
-fn compact(guest: &mut Guest) -> Result<()> {
+pub fn compact(guest: &mut Guest) -> Result<()> {
     guest
         .sh_for(
             Duration::from_secs(120),
@@ -535,7 +535,7 @@ fn migrated(guest: &mut Guest) -> Result<u64> {
 }
 
 /// The files are what they were.
-fn intact(guest: &mut Guest, when: &str) -> Result<()> {
+pub fn intact(guest: &mut Guest, when: &str) -> Result<()> {
     let same = guest.run("cd /tmp/data && md5sum -c -s /tmp/sums")?;
 
     ensure!(

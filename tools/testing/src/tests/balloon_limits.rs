@@ -115,6 +115,26 @@ fn out_of_memory(guest: &mut Guest, driver: Driver) -> Result<()> {
     touch(guest)
 }
 
+/// The program that watches the guest's pressure makes the balloon smaller when programs wait, and lets it grow when they do not.
+fn watched(guest: &mut Guest) -> Result<()> {
+    let look = |guest: &mut Guest, percent: u32| {
+        guest.sh(&format!(
+            "echo 'some avg10={percent}.50 avg60=0.00 avg300=0.00 total=0' >/tmp/pressure && \
+             STEP=50 PRESSURE=/tmp/pressure sh /tenon/scripts/balloon-pressure --once"
+        ))
+    };
+
+    for (percent, size) in [(40, 150), (5, 150), (90, 100), (0, 150), (0, 200), (0, 200)] {
+        look(guest, percent)?;
+        becomes(guest, SIZE - size * MIB)?;
+    }
+    ensure!(figure(guest, "limit")? == "none");
+    // What the kernel says is understood, too.
+    guest
+        .sh("HIGH=101 sh /tenon/scripts/balloon-pressure --once")
+        .map(drop)
+}
+
 /// A device that insists on access by platform rules has a balloon, here with the longest lists.
 fn platform(guest: &mut Guest) -> Result<()> {
     const SPARE: u64 = 256 * MIB;
@@ -167,6 +187,8 @@ fn limits(guest: &mut Guest) -> Result<()> {
     set(guest, "cap_mib", 16_777_215)?;
     becomes(guest, SIZE - 200 * MIB)?;
     ensure!(figure(guest, "limit")? == "none");
+
+    watched(guest)?;
 
     // Each page was counted, and none twice.
     let inflated: u64 = figure(guest, "inflated")?.parse()?;

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the balloon driver in a guest that works meanwhile.
+
+use super::{
+    balloon::{
+        actual,
+        ask,
+        compact,
+        ensure_available,
+        intact,
+        meminfo,
+        resize,
+        spec,
+        vmstat,
+        C,
+        RESIZE,
+        RUST,
+        SIZE,
+        SPARE, //
+    },
+    Driver,
+    Test, //
+};
+use crate::guest::{
+    Guest,
+    Lab,
+    Spec, //
+};
+use anyhow::{
+    ensure,
+    Context,
+    Result, //
+};
+use std::{
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
+
+const MIB: u64 = 1 << 20;
+const DEBUGFS: &str = "/sys/kernel/debug/virtio_balloon_rust";
+
+pub fn tests() -> Vec<Test> {
+    let soak_for = soak_seconds();
+    let mut tests = vec![Test::guest(
+        format!("balloon/{}/soak", RUST.module),
+        150 + soak_for.as_secs(),
+        spec(Spec::q35(), "id=b0,free-page-reporting=on"),
+        move |guest, lab| soak(guest, lab, soak_for),
+    )];
+
+    for driver in [RUST, C] {
+        // A disk of zeroes, which leaves a cold cache, and swap space.
+        let machine = spec(Spec::q35(), "id=b0")
+            .arguments(&[
+                "-blockdev",
+                "driver=null-co,read-zeroes=on,size=1073741824,node-name=zeroes",
+            ])
+            .device("virtio-blk", "drive=zeroes");
+        tests.push(
+            Test::guest(
+                format!("balloon/{}/cold-first", driver.module),
+                180,
+                machine,
+                move |guest, _| cold_first(guest, driver),
+            )
+            .stock_only("it needs compressed swap"),
+        );
+    }
+    tests
+}
+
+/// How long the soak lasts: the variable SOAK in seconds.
+fn soak_seconds() -> Duration {
+    let seconds = std::env::var("SOAK")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20);
+
+    Duration::from_secs(seconds)
+}
+
+/// Numbers that look random, the same ones for each seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
+}
+
+/// Targets at random, while programs take and free memory and compaction moves pages: the books are exact at the end, and the data of
+/// the guest is what it was.
+fn soak(guest: &mut Guest, lab: &Lab, length: Duration) -> Result<()> {
+    let seed = u64::from(std::process::id()) | (1 << 40);
+    println!("note  soak: {} s, seed {seed}", length.as_secs());
+    let mut dice = Dice(seed);
+
+    guest.sh("echo 100 >/sys/module/page_reporting/parameters/page_reporting_delay_ms")?;
+    guest.sh(
+        "mkdir /tmp/data && cd /tmp/data && head -c 20000000 /dev/urandom >keep && md5sum keep >/tmp/sums",
+    )?;
+    let total = meminfo(guest, "MemTotal")?;
+    RUST.load(guest, "")?;
+    let available = meminfo(guest, "MemAvailable")?;
+    guest.sh(
+        "(while [ ! -e /run/enough ]; do for i in 1 2 3; do cp /tmp/data/keep /tmp/load$i; done; \
+          rm /tmp/load*; done; touch /run/end1) >/dev/null 2>&1 & \
+         (while [ ! -e /run/enough ]; do echo 1 >/proc/sys/vm/compact_memory; sleep 0.3; done; \
+          touch /run/end2) >/dev/null 2>&1 &",
+    )?;
+
+    let start = Instant::now();
+    let mut targets = 0;
+    while start.elapsed() < length * lab.slow.min(2) {
+        // Now and then more than there is.
+        let most = if dice.below(8) == 0 { SIZE } else { SPARE };
+        ask(guest, SIZE - dice.below(most / 4096 - 1) * 4096)?;
+        thread::sleep(Duration::from_millis(dice.below(400)));
+        ensure!(actual(guest)? <= SIZE);
+        targets += 1;
+    }
+    guest.sh("touch /run/enough")?;
+    resize(guest, SIZE)?;
+    guest.wait_for("the end of the load", RESIZE, |guest| {
+        Ok((guest.run("[ -e /run/end1 ] && [ -e /run/end2 ]")?.status == 0).then_some(()))
+    })?;
+
+    let mut figure = |file: &str| guest.number(&format!("cat {DEBUGFS}/*/{file}"));
+    let (inflated, deflated) = (figure("inflated")?, figure("deflated")?);
+    let (moved, reported) = (figure("moved")?, figure("reported")?);
+    println!("note  soak: {targets} targets, {inflated} pages in, {deflated} out, {moved} moved, {reported} reported");
+    ensure!(
+        inflated == deflated && inflated > 0,
+        "{inflated} pages in, {deflated} out"
+    );
+    for file in ["actual", "inflating", "deflating"] {
+        let left = figure(file)?;
+        ensure!(left == 0, "{file}: {left}");
+    }
+    let came = vmstat(guest, "balloon_inflate")?.context("balloon_inflate")?;
+    let went = vmstat(guest, "balloon_deflate")?.context("balloon_deflate")?;
+    ensure!(came == went, "the kernel counts {came} in, {went} out");
+    ensure!(meminfo(guest, "Balloon")? == 0);
+    ensure!(meminfo(guest, "MemTotal")? == total);
+    let killed = vmstat(guest, "oom_kill")?.unwrap_or(0);
+    ensure!(killed == 0, "{killed} processes were killed");
+    intact(guest, "after the soak")?;
+    compact(guest)?;
+    ensure_available(guest, "after the soak", available)?;
+    RUST.unload(guest)?;
+    intact(guest, "unloaded")
+}
+
+/// The guest gives what it needs least: a cache that nobody reads, before memory that a program works with.
+fn cold_first(guest: &mut Guest, driver: Driver) -> Result<()> {
+    const HOT: u64 = 160 * MIB;
+    const PASS: &str = "s=$(cut -d. -f1 /proc/uptime)$(cut -d. -f2 /proc/uptime | cut -d' ' -f1); \
+                        cat /tmp/hot >/dev/null; \
+                        e=$(cut -d. -f1 /proc/uptime)$(cut -d. -f2 /proc/uptime | cut -d' ' -f1); \
+                        echo $((e - s))";
+
+    guest.sh(
+        "modprobe virtio_blk && modprobe zram && echo 256M >/sys/block/zram0/disksize && \
+         mkswap /dev/zram0 >/dev/null && swapon /dev/zram0",
+    )?;
+    driver.load(guest, "")?;
+    guest.sh("head -c 16777216 /dev/urandom >/tmp/part && for i in 1 2 3 4 5 6 7 8 9 10; do cat /tmp/part; done >/tmp/hot; rm /tmp/part; md5sum </tmp/hot >/tmp/sum")?;
+    // The cache takes what is left. It is dropped when nobody has the disk open.
+    guest.sh("sleep 1000 </dev/vda >/dev/null 2>&1 &")?;
+    guest.sh_for(
+        RESIZE,
+        "dd if=/dev/vda of=/dev/null bs=1M count=400 2>/dev/null",
+    )?;
+    let cold = file_cache(guest)?;
+    ensure!(cold > 250 * MIB, "{} MiB of cache", cold / MIB);
+    guest.sh("cat /tmp/hot /tmp/hot >/dev/null")?;
+    let before = guest.number(PASS)?;
+    let refaults = vmstat(guest, "workingset_refault_anon")?.unwrap_or(0);
+
+    // What is free, and most of the cache.
+    let target = SIZE - (meminfo(guest, "MemFree")? + cold * 3 / 4) / 4096 * 4096;
+    guest.sh("(while [ ! -e /run/enough ]; do cat /tmp/hot; done >/dev/null; touch /run/end) >/dev/null 2>&1 &")?;
+    resize(guest, target)?;
+    guest.sh("touch /run/enough; until [ -e /run/end ]; do sleep 0.1; done")?;
+
+    let left = file_cache(guest)?;
+    let swapped = vmstat(guest, "pswpout")?.unwrap_or(0) * 4096;
+    let refaults = vmstat(guest, "workingset_refault_anon")?.unwrap_or(0) - refaults;
+    let after = guest.number(PASS)?;
+    println!(
+        "note  {}: cache {} -> {} MiB, {} MiB swapped out, {refaults} anonymous refaults, a pass over the hot set {before} -> {after} cs",
+        driver.module,
+        cold / MIB,
+        left / MIB,
+        swapped / MIB
+    );
+    ensure!(
+        left < cold / 2,
+        "{} of {} MiB of cold cache are left",
+        left / MIB,
+        cold / MIB
+    );
+    ensure!(
+        swapped < HOT / 4,
+        "{} MiB of memory in use were swapped out",
+        swapped / MIB
+    );
+    ensure!(
+        guest
+            .run("[ \"$(md5sum </tmp/hot)\" = \"$(cat /tmp/sum)\" ]")?
+            .status
+            == 0
+    );
+    resize(guest, SIZE)?;
+    driver.unload(guest)
+}
+
+/// Memory of files that can be read again.
+fn file_cache(guest: &mut Guest) -> Result<u64> {
+    Ok(meminfo(guest, "Active(file)")? + meminfo(guest, "Inactive(file)")?)
+}
