@@ -118,3 +118,8 @@ __rust_helper bool rust_helper_u64_stats_fetch_retry(const struct u64_stats_sync
 {
 	return u64_stats_fetch_retry(syncp, start);
 }
+
+__rust_helper bool rust_helper_netif_needs_gso(struct sk_buff *skb, netdev_features_t features)
+{
+	return netif_needs_gso(skb, features);
+}

@@ -88,6 +88,10 @@ guest::virtio_features! {
         Rss = 60,
         /// The configuration has the link's speed and duplex mode.
         SpeedDuplex = 63,
+        /// The device cuts packets of UDP tunnels.
+        HostUdpTunnelGso = 67,
+        /// Their tunnels can have checksums.
+        HostUdpTunnelGsoCsum = 68,
     }
 }
 
@@ -239,7 +243,11 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
             Feature::HostEcn,
             Feature::HostUso,
             Feature::GuestHdrlen,
+            Feature::HostUdpTunnelGso,
         ]);
+    }
+    if !features.contains(Feature::HostUdpTunnelGso) {
+        features.remove(Feature::HostUdpTunnelGsoCsum);
     }
     Ok(())
 }
@@ -341,6 +349,11 @@ pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, devi
             (Feature::HostTso6, device::Features::TSO6),
             (Feature::HostEcn, device::Features::TSO_ECN),
             (Feature::HostUso, device::Features::GSO_UDP_L4),
+            (Feature::HostUdpTunnelGso, device::Features::GSO_UDP_TUNNEL),
+            (
+                Feature::HostUdpTunnelGsoCsum,
+                device::Features::GSO_UDP_TUNNEL_CSUM,
+            ),
         ] {
             if features.contains(feature) {
                 changeable |= ability;

@@ -249,6 +249,7 @@ fn interface(
         features.is_modern(),
         mergeable,
         features.contains(Feature::HashReport),
+        features.contains(Feature::HostUdpTunnelGso),
     );
     let sizing = config::sizing(&features, mtu);
 
@@ -335,6 +336,9 @@ fn interface(
     let mut net = NewDevice::new(receivers, senders, data)?;
     let (active, changeable) = config::abilities(&features);
     net.set_features(active, changeable);
+    if features.contains(Feature::HostUdpTunnelGso) {
+        net.set_tunnel_features(changeable);
+    }
     net.set_flexible();
     net.set_programs(mergeable, features.any_layout());
     if can_adapt {

@@ -17,11 +17,20 @@ pub(crate) const LEGACY_LEN: usize = 10;
 /// The header is this long when it has a hash: with VIRTIO_NET_F_HASH_REPORT.
 pub(crate) const HASH_LEN: usize = 20;
 
+/// The header is this long when it says where a tunnel's headers are: with VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO.
+pub(crate) const TUNNEL_LEN: usize = 24;
+
+/// No header is longer.
+pub(crate) const MAX_LEN: usize = TUNNEL_LEN;
+
 /// `flags`: a checksum is missing, at `csum_start` plus `csum_offset`.
 pub(crate) const NEEDS_CSUM: u8 = 1;
 
 /// `flags`: the device has verified the checksums.
 pub(crate) const DATA_VALID: u8 = 2;
+
+/// `flags`: the UDP header of the tunnel has a checksum.
+pub(crate) const TUNNEL_CSUM: u8 = 8;
 
 /// `gso_type`: an ordinary packet.
 pub(crate) const GSO_NONE: u8 = 0;
@@ -41,6 +50,12 @@ pub(crate) const GSO_UDP_L4: u8 = 5;
 /// `gso_type`, added to one of TCP: the CWR bit is set.
 pub(crate) const GSO_ECN: u8 = 0x80;
 
+/// `gso_type`, added to one of TCP or UDP: it is in a UDP tunnel over IPv4.
+pub(crate) const GSO_TUNNEL_IPV4: u8 = 0x20;
+
+/// `gso_type`, added to one of TCP or UDP: it is in a UDP tunnel over IPv6.
+pub(crate) const GSO_TUNNEL_IPV6: u8 = 0x40;
+
 /// The length of an IPv4 header without options: no transport header begins before that.
 const MIN_NETWORK_HEADER: u16 = 20;
 
@@ -56,6 +71,8 @@ pub(crate) enum Layout {
     Long,
     /// And it has a hash: [`HASH_LEN`].
     Hash,
+    /// And it says where a tunnel's headers are: [`TUNNEL_LEN`].
+    Tunnel,
 }
 
 /// How a device wants and writes headers.
@@ -69,10 +86,12 @@ pub(crate) struct Format {
 
 impl Format {
     /// Returns the format for a device: `modern` with VIRTIO_F_VERSION_1, `mergeable` with VIRTIO_NET_F_MRG_RXBUF, `hash` with
-    /// VIRTIO_NET_F_HASH_REPORT, which only a modern one has.
-    pub(crate) const fn new(modern: bool, mergeable: bool, hash: bool) -> Self {
+    /// VIRTIO_NET_F_HASH_REPORT, and `tunnel` with VIRTIO_NET_F_HOST_UDP_TUNNEL_GSO, both of which only a modern one has.
+    pub(crate) const fn new(modern: bool, mergeable: bool, hash: bool, tunnel: bool) -> Self {
         Self {
-            layout: if modern && hash {
+            layout: if modern && tunnel {
+                Layout::Tunnel
+            } else if modern && hash {
                 Layout::Hash
             } else if modern || mergeable {
                 Layout::Long
@@ -89,6 +108,7 @@ impl Format {
             Layout::Short => LEGACY_LEN,
             Layout::Long => LEN,
             Layout::Hash => HASH_LEN,
+            Layout::Tunnel => TUNNEL_LEN,
         }
     }
 
@@ -110,6 +130,19 @@ pub(crate) struct Checksum {
     pub(crate) offset: u16,
 }
 
+/// A tunnel that a packet is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tunnel {
+    /// It is one over IPv6, not IPv4.
+    pub(crate) ipv6: bool,
+    /// Its UDP header has a checksum.
+    pub(crate) checksum: bool,
+    /// Where its UDP header begins.
+    pub(crate) outer_transport: u16,
+    /// Where the IP header inside of it begins.
+    pub(crate) inner_network: u16,
+}
+
 /// How the device is to cut a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Segmentation {
@@ -119,6 +152,8 @@ pub(crate) struct Segmentation {
     pub(crate) size: u16,
     /// How long the headers are that each segment gets. Only with VIRTIO_NET_F_GUEST_HDRLEN may a device rely on it.
     pub(crate) header_len: u16,
+    /// The tunnel that it is in.
+    pub(crate) tunnel: Option<Tunnel>,
 }
 
 /// What the device has to say about the checksums of a received packet.
@@ -230,6 +265,8 @@ pub(crate) struct Header {
     pub(crate) csum_start: u16,
     pub(crate) csum_offset: u16,
     pub(crate) num_buffers: u16,
+    pub(crate) outer_transport: u16,
+    pub(crate) inner_network: u16,
 }
 
 impl Header {
@@ -247,6 +284,18 @@ impl Header {
             header.gso_type = segmentation.gso_type;
             header.gso_size = segmentation.size;
             header.hdr_len = segmentation.header_len;
+            if let Some(tunnel) = segmentation.tunnel {
+                header.gso_type |= if tunnel.ipv6 {
+                    GSO_TUNNEL_IPV6
+                } else {
+                    GSO_TUNNEL_IPV4
+                };
+                if tunnel.checksum {
+                    header.flags |= TUNNEL_CSUM;
+                }
+                header.outer_transport = tunnel.outer_transport;
+                header.inner_network = tunnel.inner_network;
+            }
         }
         header
     }
@@ -263,6 +312,7 @@ impl Header {
             csum_start,
             csum_offset,
             num_buffers,
+            ..
         } = if format.big_endian {
             self.swapped()
         } else {
@@ -294,7 +344,17 @@ impl Header {
             csum_start: self.csum_start.swap_bytes(),
             csum_offset: self.csum_offset.swap_bytes(),
             num_buffers: self.num_buffers.swap_bytes(),
+            ..self
         }
+    }
+
+    /// Returns what comes after the room for a hash in a [layout with tunnels](Layout::Tunnel).
+    #[inline]
+    pub(crate) fn tunnel_bytes(self) -> [u8; 4] {
+        let [a, b] = self.outer_transport.to_le_bytes();
+        let [c, d] = self.inner_network.to_le_bytes();
+
+        [a, b, c, d]
     }
 
     /// Reads the bytes of a device. Of a [short](Layout::Short) layout the last two are not the device's and are ignored.
@@ -311,8 +371,10 @@ impl Header {
             csum_offset: format.decode([d0, d1]),
             num_buffers: match format.layout {
                 Layout::Short => 0,
-                Layout::Long | Layout::Hash => format.decode([e0, e1]),
+                Layout::Long | Layout::Hash | Layout::Tunnel => format.decode([e0, e1]),
             },
+            // Only what is sent can be in a tunnel.
+            ..Self::default()
         }
     }
 

@@ -324,7 +324,7 @@ impl Receiver {
         len: u32,
         cx: &Context<'_>,
     ) -> core::result::Result<Opened, usize> {
-        // CAST: At most 20.
+        // CAST: At most 24.
         let skip = self.format.len() as u32;
         let data_len = match len.checked_sub(skip) {
             Some(data_len) if data_len >= ETH_HLEN => data_len,
@@ -355,7 +355,7 @@ impl Receiver {
     /// Copies the header before a packet, and reads the hash if there is one and the stack wants it.
     #[inline]
     fn header(&self, buffer: &RxBuffer, cx: &Context<'_>) -> Option<([u8; LEN], Option<Hash>)> {
-        if self.format.layout != Layout::Hash {
+        if matches!(self.format.layout, Layout::Short | Layout::Long) {
             return Some((buffer.read()?, None));
         }
 

@@ -5,8 +5,7 @@
 use crate::{
     header::{
         Format,
-        HASH_LEN,
-        LEN, //
+        MAX_LEN, //
     },
     sizing::{
         Memory,
@@ -39,7 +38,7 @@ use kernel::{
 const FRAME_OVERHEAD: u32 = ETH_HLEN + 4;
 
 /// The longest packet that is several in one, with a header (VirtIO 1.3, 5.1.6.3.1).
-const MERGED_LEN: u32 = 65_550 + HASH_LEN as u32;
+const MERGED_LEN: u32 = 65_550 + MAX_LEN as u32;
 
 /// What buffers are made of.
 const MEMORY: Memory = memory(Room::Stack);
@@ -80,7 +79,7 @@ impl Sizing {
         } else {
             // CAST: A small constant.
             mtu.saturating_add(FRAME_OVERHEAD)
-                .saturating_add(LEN as u32)
+                .saturating_add(MAX_LEN as u32)
         };
 
         Self::Single(Single::new(len, MEMORY, PROGRAM_MEMORY))
@@ -101,7 +100,7 @@ impl Sizing {
             // CAST: A small constant.
             Self::Single(single) => single
                 .capacity(MEMORY)
-                .saturating_sub(FRAME_OVERHEAD + LEN as u32),
+                .saturating_sub(FRAME_OVERHEAD + MAX_LEN as u32),
         }
     }
 }
@@ -109,7 +108,7 @@ impl Sizing {
 /// Returns the largest MTU of which a program that takes no fragments can see every packet.
 pub(crate) const fn max_linear_mtu() -> u32 {
     // CAST: A small constant.
-    PROGRAM_MEMORY.page - PROGRAM_MEMORY.overhead - FRAME_OVERHEAD - HASH_LEN as u32
+    PROGRAM_MEMORY.page - PROGRAM_MEMORY.overhead - FRAME_OVERHEAD - MAX_LEN as u32
 }
 
 /// Where the buffers of one queue come from.

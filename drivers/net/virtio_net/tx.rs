@@ -14,13 +14,15 @@ use crate::{
         Header,
         Layout,
         Segmentation,
+        Tunnel,
         GSO_ECN,
         GSO_TCPV4,
         GSO_TCPV6,
         GSO_UDP_L4,
         HASH_LEN,
         LEGACY_LEN,
-        LEN, //
+        LEN,
+        TUNNEL_LEN, //
     },
     interface::Interface,
 };
@@ -98,8 +100,8 @@ impl Sender {
         vq: &mut Virtqueue<'_, TxFrame>,
         skb: TxSkBuff,
     ) -> Result {
-        let header = match Self::header(&skb) {
-            Ok(header) => header.to_bytes(format),
+        let (header, tunnel) = match Self::header(&skb) {
+            Ok(header) => (header.to_bytes(format), header.tunnel_bytes()),
             Err(error) => {
                 skb.free(DropReason::NotSpecified);
                 return Err(error);
@@ -117,6 +119,16 @@ impl Sender {
                 let mut long = [0; HASH_LEN];
                 if let Some(first) = long.first_chunk_mut() {
                     *first = header;
+                }
+                TxFrame::new(skb, &long, any_layout)
+            }
+            Layout::Tunnel => {
+                let mut long = [0; TUNNEL_LEN];
+                if let Some(first) = long.first_chunk_mut() {
+                    *first = header;
+                }
+                if let Some(last) = long.last_chunk_mut() {
+                    *last = tunnel;
                 }
                 TxFrame::new(skb, &long, any_layout)
             }
@@ -146,6 +158,7 @@ impl Sender {
             Layout::Short => TxFrame::of_program::<LEGACY_LEN>(frame),
             Layout::Long => TxFrame::of_program::<LEN>(frame),
             Layout::Hash => TxFrame::of_program::<HASH_LEN>(frame),
+            Layout::Tunnel => TxFrame::of_program::<TUNNEL_LEN>(frame),
         }?;
 
         match vq.add_outbuf(frame) {
@@ -230,6 +243,12 @@ impl Sender {
             } | if segmentation.ecn { GSO_ECN } else { 0 },
             size: segmentation.size,
             header_len: segmentation.header_len,
+            tunnel: segmentation.tunnel.map(|tunnel| Tunnel {
+                ipv6: tunnel.ipv6,
+                checksum: tunnel.checksum,
+                outer_transport: tunnel.outer_transport,
+                inner_network: tunnel.inner_network,
+            }),
         });
 
         Ok(Header::to_send(checksum, segmentation))

@@ -40,6 +40,10 @@ features! {
     TSO_ECN = NETIF_F_TSO_ECN_BIT;
     /// Segmentation of UDP.
     GSO_UDP_L4 = NETIF_F_GSO_UDP_L4_BIT;
+    /// Segmentation of what is in a UDP tunnel without checksums of its own.
+    GSO_UDP_TUNNEL = NETIF_F_GSO_UDP_TUNNEL_BIT;
+    /// Segmentation of what is in a UDP tunnel with checksums.
+    GSO_UDP_TUNNEL_CSUM = NETIF_F_GSO_UDP_TUNNEL_CSUM_BIT;
     /// The device checks what segmentation it is asked for.
     GSO_ROBUST = NETIF_F_GSO_ROBUST_BIT;
     /// Checksums, on receive.
@@ -53,6 +57,13 @@ features! {
 }
 
 impl Features {
+    /// All checksums, on transmit.
+    pub(super) const CHECKSUMS: Self = Self(
+        1 << bindings::NETIF_F_HW_CSUM_BIT
+            | 1 << bindings::NETIF_F_IP_CSUM_BIT
+            | 1 << bindings::NETIF_F_IPV6_CSUM_BIT,
+    );
+
     /// Returns what a device can do now. It changes under the rtnl lock.
     ///
     /// # Safety

@@ -14,6 +14,7 @@ use super::{
         RxMode, //
     },
     napi::Handler,
+    skbuff,
     stats::Stats,
     transmit::{
         start_xmit_callback,
@@ -137,6 +138,7 @@ impl<T: Operations> Callbacks<T> {
             None
         },
         ndo_fix_features: Some(Self::fix_features_callback),
+        ndo_features_check: Some(features_check_callback),
         ndo_change_mtu: Some(Self::change_mtu_callback),
         ndo_bpf: if T::HAS_CHECK_PROGRAM {
             Some(xdp::bpf_callback::<T>)
@@ -337,5 +339,24 @@ impl<T: Operations> Callbacks<T> {
     unsafe extern "C" fn tx_timeout_callback(dev: *mut bindings::net_device, queue: u32) {
         // SAFETY: The stack calls with a valid device of this type.
         T::tx_timeout(unsafe { Device::<T>::from_raw(dev) }, queue);
+    }
+}
+
+/// Says what a device can do with a packet. The checksum inside of a tunnel is filled in by the device only when it cuts the
+/// packet: otherwise it would have to know where the tunnel ends.
+///
+/// # Safety
+///
+/// The stack calls it, with a packet that it is about to give to the device.
+unsafe extern "C" fn features_check_callback(
+    skb: *mut bindings::sk_buff,
+    _dev: *mut bindings::net_device,
+    features: bindings::netdev_features_t,
+) -> bindings::netdev_features_t {
+    // SAFETY: The stack calls with a valid packet, and keeps it meanwhile.
+    if unsafe { skbuff::has_hidden_checksum(skb, features) } {
+        features & !Features::CHECKSUMS.0
+    } else {
+        features
     }
 }

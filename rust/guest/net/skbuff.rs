@@ -16,13 +16,16 @@
 //! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
 
 mod rx;
+mod tunnel;
 mod tx;
 
+pub(super) use self::tunnel::has_hidden_checksum;
 pub use self::{
     rx::{
         HashLevel,
         RxSkBuff, //
     },
+    tunnel::Tunnel,
     tx::{
         SegmentKind,
         Segmentation,

@@ -28,6 +28,7 @@ mod samples;
 mod scripts;
 mod several;
 mod sriov;
+mod tunnel;
 mod xdp;
 
 use crate::guest::{
@@ -212,6 +213,7 @@ pub fn all() -> Vec<Test> {
         hash::tests(),
         migration::tests(),
         sriov::tests(),
+        tunnel::tests(),
         backends::tests(),
         card::tests(),
         bent::tests(),

@@ -174,6 +174,11 @@ impl<T: Operations> NewDevice<T> {
         raw.vlan_features = active.0;
     }
 
+    /// Sets what the device can do with packets that are in a tunnel.
+    pub fn set_tunnel_features(&mut self, features: Features) {
+        self.raw().hw_enc_features = features.0;
+    }
+
     /// Lets interrupts of receive queues adapt to the traffic, by [`Handler::sample`] and [`Handler::tune`].
     ///
     /// # Errors

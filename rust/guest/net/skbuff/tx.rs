@@ -6,7 +6,8 @@ use super::{
     DropReason,
     Headers,
     Owned,
-    PartialChecksum, //
+    PartialChecksum,
+    Tunnel, //
 };
 use crate::{
     bindings,
@@ -40,11 +41,13 @@ pub struct Segmentation {
     pub header_len: u16,
     /// The TCP header has the CWR bit set, which only the first segment may have.
     pub ecn: bool,
+    /// The tunnel that it is in.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// A packet that the stack wants sent.
 #[must_use = "a packet is sent or freed with a reason"]
-pub struct TxSkBuff(Owned);
+pub struct TxSkBuff(pub(super) Owned);
 
 // SAFETY: A packet is bound to no thread, and this value is its only owner.
 unsafe impl Send for TxSkBuff {}
@@ -140,6 +143,7 @@ impl TxSkBuff {
             size: info.gso_size,
             header_len: self.header_len(kind),
             ecn: has(bindings::SKB_GSO_TCP_ECN),
+            tunnel: self.tunnel(info.gso_type),
         }))
     }
 

@@ -15,7 +15,7 @@ mod header;
 mod sizing;
 
 use header::{
-    Checksum, Fault, Format, Hash, Header, Layout, Received, Rules, Segmentation, Segments,
+    Checksum, Fault, Format, Hash, Header, Layout, Received, Rules, Segmentation, Segments, Tunnel,
     Verdict, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, LEGACY_LEN, LEN,
 };
 use sizing::{Memory, Mergeable, Single};
@@ -28,8 +28,8 @@ const MEMORY: Memory = Memory {
 };
 
 fn any_format() -> impl Strategy<Value = Format> {
-    (0usize..3, any::<bool>()).prop_map(|(layout, big_endian)| Format {
-        layout: [Layout::Short, Layout::Long, Layout::Hash][layout],
+    (0usize..4, any::<bool>()).prop_map(|(layout, big_endian)| Format {
+        layout: [Layout::Short, Layout::Long, Layout::Hash, Layout::Tunnel][layout],
         big_endian,
     })
 }
@@ -53,6 +53,7 @@ fn any_header() -> impl Strategy<Value = Header> {
             csum_start: c,
             csum_offset: d,
             num_buffers: e,
+            ..Header::default()
         })
 }
 
@@ -219,8 +220,14 @@ proptest! {
     ) {
         let header = Header::to_send(
             checksum.map(|(start, offset)| Checksum { start, offset }),
-            segmentation.map(|(gso_type, size, header_len)| Segmentation { gso_type, size, header_len }),
+            segmentation.map(|(gso_type, size, header_len)| Segmentation {
+                gso_type,
+                size,
+                header_len,
+                tunnel: None,
+            }),
         );
+        prop_assert_eq!(header.tunnel_bytes(), [0; 4]);
         let header = Header::from_bytes(&header.to_bytes(format), format);
 
         prop_assert_eq!(header.flags, u8::from(checksum.is_some()));
@@ -231,6 +238,35 @@ proptest! {
         );
         // 5.1.6.2.1: the driver sets num_buffers to zero.
         prop_assert_eq!(header.num_buffers, 0);
+    }
+
+    #[test]
+    fn a_tunnel_is_added_to_what_is_in_it(
+        checksum in (any::<u16>(), any::<u16>()),
+        gso_type in prop_oneof![
+            Just(GSO_TCPV4), Just(GSO_TCPV6), Just(GSO_UDP_L4), Just(GSO_TCPV4 | GSO_ECN)
+        ],
+        (size, header_len) in any::<(u16, u16)>(),
+        (ipv6, sums) in any::<(bool, bool)>(),
+        (outer_transport, inner_network) in any::<(u16, u16)>(),
+    ) {
+        let checksum = Some(Checksum { start: checksum.0, offset: checksum.1 });
+        let make = |tunnel| {
+            Header::to_send(checksum, Some(Segmentation { gso_type, size, header_len, tunnel }))
+        };
+        let format = Format::new(true, true, false, true);
+        let plain = make(None).to_bytes(format);
+        let inside = make(Some(Tunnel { ipv6, checksum: sums, outer_transport, inner_network }));
+        let bytes = inside.to_bytes(format);
+
+        // The numbers that the specification gives for flags and gso_type; nothing else differs.
+        prop_assert_eq!(bytes[0], plain[0] | if sums { 0x08 } else { 0 });
+        prop_assert_eq!(bytes[1], plain[1] | if ipv6 { 0x40 } else { 0x20 });
+        prop_assert_eq!(&bytes[2..], &plain[2..]);
+        // outer_th_offset, then inner_nh_offset, both little endian.
+        let [a, b, c, d] = inside.tunnel_bytes();
+        prop_assert_eq!(u16::from(a) | (u16::from(b) << 8), outer_transport);
+        prop_assert_eq!(u16::from(c) | (u16::from(d) << 8), inner_network);
     }
 
     #[test]
@@ -306,6 +342,7 @@ fn the_fields_are_where_they_belong() {
         csum_start: 0x0708,
         csum_offset: 0x090a,
         num_buffers: 0x0b0c,
+        ..Header::default()
     };
     let modern = Format {
         layout: Layout::Long,
@@ -329,16 +366,18 @@ fn the_fields_are_where_they_belong() {
 /// VirtIO 1.3, 5.1.6.1: when the header counts buffers.
 #[test]
 fn the_length_follows_from_the_features() {
-    assert_eq!(Format::new(true, false, false).len(), 12);
-    assert_eq!(Format::new(true, true, false).len(), 12);
-    assert_eq!(Format::new(false, true, false).len(), 12);
-    assert_eq!(Format::new(false, false, false).len(), 10);
-    assert_eq!(Format::new(true, false, true).len(), 20);
-    assert_eq!(Format::new(true, true, true).len(), 20);
+    assert_eq!(Format::new(true, false, false, false).len(), 12);
+    assert_eq!(Format::new(true, true, false, false).len(), 12);
+    assert_eq!(Format::new(false, true, false, false).len(), 12);
+    assert_eq!(Format::new(false, false, false, false).len(), 10);
+    assert_eq!(Format::new(true, false, true, false).len(), 20);
+    assert_eq!(Format::new(true, true, true, false).len(), 20);
+    assert_eq!(Format::new(true, true, false, true).len(), 24);
+    assert_eq!(Format::new(true, true, true, true).len(), 24);
     // A modern device is little endian everywhere; a legacy device is what this machine is.
-    assert!(!Format::new(true, true, false).big_endian);
+    assert!(!Format::new(true, true, false, false).big_endian);
     assert_eq!(
-        Format::new(false, true, false).big_endian,
+        Format::new(false, true, false, false).big_endian,
         cfg!(target_endian = "big")
     );
 }

@@ -45,6 +45,7 @@ const STOCK: &[&str] = &[
     "virtio_rng",
     "vmxnet3",
     "vsock_loopback",
+    "vxlan",
     "zram",
 ];
 

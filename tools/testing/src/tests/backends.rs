@@ -44,7 +44,7 @@ use std::{
 const LENGTH: u64 = 1 << 20;
 
 /// No frame on a wire is longer.
-const FRAME: u64 = 1514;
+pub const FRAME: u64 = 1514;
 
 /// The PCI slot of the first card.
 const SLOT: usize = 8;
@@ -318,8 +318,9 @@ fn one(guest: &mut Guest, lab: &Lab, driver: Driver, number: u32, backend: &Back
 
     address(guest, &interface, number)?;
     guest.sh(&format!("ping -c 1 -W 5 10.1.{number}.2"))?;
-    let received = size(guest, &interface, number, true)?;
-    let sent = size(guest, &interface, number, false)?;
+    let host = format!("10.1.{number}.2");
+    let received = size(guest, &interface, &host, true)?;
+    let sent = size(guest, &interface, &host, false)?;
     let (large_out, large_in) = backend.large;
     ensure!(
         (sent > FRAME) == large_out,
@@ -339,10 +340,10 @@ fn one(guest: &mut Guest, lab: &Lab, driver: Driver, number: u32, backend: &Back
     )
 }
 
-/// Moves data over TCP to the guest (`inward`) or from it, compares it, and returns how many bytes a packet of the card had on
-/// average.
-fn size(guest: &mut Guest, interface: &str, number: u32, inward: bool) -> Result<u64> {
-    let data = format!("yes 0123456789abcdef-{number}-{inward} | head -c {LENGTH}");
+/// Moves data over TCP from an address of the host to the guest (`inward`) or back, compares it, and returns how many bytes a
+/// packet of the card had on average.
+pub fn size(guest: &mut Guest, interface: &str, host: &str, inward: bool) -> Result<u64> {
+    let data = format!("yes 0123456789abcdef-{host}-{inward} | head -c {LENGTH}");
     let direction = if inward { "rx" } else { "tx" };
     let counters = |guest: &mut Guest| -> Result<(u64, u64)> {
         let mut counter = |name| {
@@ -364,7 +365,7 @@ fn size(guest: &mut Guest, interface: &str, number: u32, inward: bool) -> Result
     );
     listens(guest, 5000)?;
     let (bytes, packets) = counters(guest)?;
-    let other = format!("/dev/tcp/10.1.{number}.2/5000");
+    let other = format!("/dev/tcp/{host}/5000");
     let command = if inward {
         format!("sha256sum <{other}")
     } else {

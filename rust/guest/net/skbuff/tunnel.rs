@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Packets in a UDP tunnel.
+
+use super::{
+    Headers,
+    Owned,
+    TxSkBuff, //
+};
+use crate::bindings;
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
+
+/// The UDP tunnel that a packet to be cut is in: each segment gets the tunnel's headers too.
+#[derive(Clone, Copy)]
+pub struct Tunnel {
+    /// It is one over IPv6, not IPv4.
+    pub ipv6: bool,
+    /// Its own UDP headers have checksums.
+    pub checksum: bool,
+    /// Where its UDP header begins.
+    pub outer_transport: u16,
+    /// Where the IP header inside of it begins.
+    pub inner_network: u16,
+}
+
+impl TxSkBuff {
+    /// Returns the tunnel of a packet with this kind of segmentation, if it is in one.
+    #[inline]
+    pub(super) fn tunnel(&self, gso_type: u32) -> Option<Tunnel> {
+        // CAST: Masks of bits.
+        let checksum = gso_type & bindings::SKB_GSO_UDP_TUNNEL_CSUM as u32 != 0;
+        if !checksum && gso_type & bindings::SKB_GSO_UDP_TUNNEL as u32 == 0 {
+            return None;
+        }
+
+        // SAFETY: By the type invariant the packet is valid, and nobody writes its headers while it is sent.
+        let headers = unsafe { &*self.0.headers() };
+        // CAST: The offsets are 16 bits wide, and the headers lie behind the headroom.
+        let headroom = self.0.headroom() as u16;
+        Some(Tunnel {
+            // CAST: The constant is 16 bits wide.
+            ipv6: headers.protocol == (bindings::ETH_P_IPV6 as u16).to_be(),
+            checksum,
+            outer_transport: headers.transport_header.wrapping_sub(headroom),
+            inner_network: headers.inner_network_header.wrapping_sub(headroom),
+        })
+    }
+}
+
+/// Whether a packet is in a tunnel and will not be cut by the device: it would have to be told where the checksum is that is
+/// inside.
+///
+/// # Safety
+///
+/// `skb` is valid, and nobody else writes it meanwhile.
+pub(in crate::net) unsafe fn has_hidden_checksum(
+    skb: *mut bindings::sk_buff,
+    features: bindings::netdev_features_t,
+) -> bool {
+    let Some(skb) = NonNull::new(skb) else {
+        return false;
+    };
+    // It is borrowed, not owned.
+    let skb = ManuallyDrop::new(Owned { skb });
+
+    // SAFETY: By the safety requirements the packet is valid.
+    if unsafe { Headers::encapsulation_raw(skb.headers()) } == 0 {
+        return false;
+    }
+    // SAFETY: The shared info of a valid packet is valid.
+    let gso_size = unsafe { (*skb.shared_info()).gso_size };
+    // SAFETY: By the safety requirements the packet is valid.
+    gso_size == 0 || unsafe { bindings::netif_needs_gso(skb.as_ptr(), features) }
+}
