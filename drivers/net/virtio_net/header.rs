@@ -111,14 +111,6 @@ impl Format {
             Layout::Tunnel => TUNNEL_LEN,
         }
     }
-
-    fn decode(self, bytes: [u8; 2]) -> u16 {
-        if self.big_endian {
-            u16::from_be_bytes(bytes)
-        } else {
-            u16::from_le_bytes(bytes)
-        }
-    }
 }
 
 /// Where a checksum is missing.
@@ -361,21 +353,32 @@ impl Header {
     #[inline]
     pub(crate) fn from_bytes(bytes: &[u8; LEN], format: Format) -> Self {
         let [flags, gso_type, a0, a1, b0, b1, c0, c1, d0, d1, e0, e1] = *bytes;
-
-        Self {
+        let mut header = Self {
             flags,
             gso_type,
-            hdr_len: format.decode([a0, a1]),
-            gso_size: format.decode([b0, b1]),
-            csum_start: format.decode([c0, c1]),
-            csum_offset: format.decode([d0, d1]),
-            num_buffers: match format.layout {
-                Layout::Short => 0,
-                Layout::Long | Layout::Hash | Layout::Tunnel => format.decode([e0, e1]),
-            },
+            hdr_len: u16::from_le_bytes([a0, a1]),
+            gso_size: u16::from_le_bytes([b0, b1]),
+            csum_start: u16::from_le_bytes([c0, c1]),
+            csum_offset: u16::from_le_bytes([d0, d1]),
+            num_buffers: u16::from_le_bytes([e0, e1]),
             // Only what is sent can be in a tunnel.
             ..Self::default()
+        };
+
+        if format.big_endian {
+            header = header.swapped();
         }
+        if format.layout == Layout::Short {
+            header.num_buffers = 0;
+        }
+        header
+    }
+
+    /// Returns whether a header that begins with these says nothing of a packet but whether it was verified, and over how many
+    /// buffers it is spread: then the rest of its bytes are to be taken as 0.
+    #[inline]
+    pub(crate) const fn is_plain(flags: u8, gso_type: u8) -> bool {
+        gso_type == GSO_NONE && flags & NEEDS_CSUM == 0
     }
 
     /// Checks the header of a received packet, of which `len` bytes lie in the first buffer, without the header.

@@ -16,9 +16,7 @@ use crate::{
         Layout,
         Received,
         Rules,
-        Verdict,
-        HASH_LEN,
-        LEN, //
+        Verdict, //
     },
     supply::Supply,
     xdp::Sending,
@@ -52,6 +50,7 @@ use guest::{
     },
     virtio::{
         buffer::{
+            Batch,
             Rejected,
             Used, //
         },
@@ -80,7 +79,8 @@ pub(crate) struct Receiver {
     format: Format,
     rules: Rules,
     pub(crate) supply: Supply,
-    taken: Taken,
+    /// Buffers that have been taken from the ring and not looked at yet, so that the queue's lock is not taken for each.
+    taken: Batch<RxBuffer, BATCH>,
     peers: Option<Arc<Peers>>,
     pub(crate) sending: Sending,
     stats: Writer<{ counter::COUNT }>,
@@ -123,47 +123,11 @@ impl Peers {
     }
 }
 
-/// Buffers that have been taken from the ring and not looked at yet, so that the queue's lock is not taken for each.
-struct Taken {
-    buffers: [Option<Used<RxBuffer>>; BATCH],
-    next: usize,
-}
-
-impl Taken {
-    fn new() -> Self {
-        Self {
-            buffers: [const { None }; BATCH],
-            next: BATCH,
-        }
-    }
-
-    /// Returns the next buffer that the device has used.
-    #[inline]
-    fn next(&mut self, queue: &Queue<RxBuffer>) -> Option<Used<RxBuffer>> {
-        if let Some(used) = self.buffers.get_mut(self.next).and_then(Option::take) {
-            self.next += 1;
-            return Some(used);
-        }
-
-        let mut vq = queue.lock()?;
-        for slot in &mut self.buffers {
-            *slot = vq.get_buf();
-            if slot.is_none() {
-                break;
-            }
-        }
-        drop(vq);
-
-        self.next = 1;
-        self.buffers.first_mut()?.take()
-    }
-}
-
 /// A header, checked, with what it says beyond that.
 pub(crate) struct Opened {
     /// How long it is.
     pub(crate) skip: u32,
-    bytes: [u8; LEN],
+    header: Header,
     pub(crate) hash: Option<Hash>,
     pub(crate) received: Received,
 }
@@ -199,7 +163,7 @@ impl Receiver {
             format,
             rules,
             supply,
-            taken: Taken::new(),
+            taken: Batch::default(),
             peers,
             sending: Sending::default(),
             stats,
@@ -269,7 +233,7 @@ impl Receiver {
     ) -> core::result::Result<RxSkBuff, usize> {
         let Opened {
             skip,
-            bytes: header,
+            header,
             hash,
             received:
                 Received {
@@ -280,7 +244,7 @@ impl Receiver {
         } = self.open(&buffer, len, cx)?;
 
         self.supply.trim(&mut buffer, len);
-        let built = RxSkBuff::build(buffer, skip, len, cx).map_err(|_| counter::NO_MEMORY);
+        let built = RxSkBuff::build(buffer, skip, len, cx).ok_or(counter::NO_MEMORY);
         let mut skb = if buffers > 1 {
             self.append(built, buffers - 1, queue)?
         } else {
@@ -290,7 +254,7 @@ impl Receiver {
 
         if segmented {
             // Its header is about the checksum too.
-            let [bytes @ .., _, _] = header;
+            let [bytes @ .., _, _] = header.to_bytes(self.format);
             return match skb.set_offloads(bytes, !self.format.big_endian) {
                 Ok(()) => Ok(skb),
                 Err(_) => {
@@ -317,7 +281,7 @@ impl Receiver {
 
     /// Checks the header before a packet, of which, and the packet, there are `len` bytes in the first buffer. Fails with the
     /// counter that the packet's loss belongs to.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(
         &self,
         buffer: &RxBuffer,
@@ -330,42 +294,66 @@ impl Receiver {
             Some(data_len) if data_len >= ETH_HLEN => data_len,
             _ => return Err(counter::SHORT),
         };
-        let (bytes, hash) = self.header(buffer, cx).ok_or(counter::SHORT)?;
-        let received = Header::from_bytes(&bytes, self.format)
+        let (header, hash) = self.header(buffer, cx).ok_or(counter::SHORT)?;
+        let received = header
             .received(data_len, &self.rules)
             .map_err(|_| counter::BAD_HEADER)?;
 
         Ok(Opened {
             skip,
-            bytes,
+            header,
             hash,
             received,
         })
     }
 
+    /// Returns the next buffer that the device has used.
+    #[inline(always)]
+    fn used(&mut self, queue: &Queue<RxBuffer>) -> Option<Used<RxBuffer>> {
+        if let Some(used) = self.taken.pop() {
+            return Some(used);
+        }
+        self.fetch(queue);
+        self.taken.pop()
+    }
+
+    /// Takes from the ring what the device has used.
+    #[inline(never)]
+    fn fetch(&mut self, queue: &Queue<RxBuffer>) {
+        if let Some(mut vq) = queue.lock() {
+            vq.get_bufs(&mut self.taken);
+        }
+    }
+
     /// Returns the next buffer of a packet, or which counter the packet's loss belongs to.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn next(
         &mut self,
         queue: &Queue<RxBuffer>,
     ) -> core::result::Result<Used<RxBuffer>, usize> {
-        self.taken.next(queue).ok_or(counter::MISSING_BUFFERS)
+        self.used(queue).ok_or(counter::MISSING_BUFFERS)
     }
 
-    /// Copies the header before a packet, and reads the hash if there is one and the stack wants it.
-    #[inline]
-    fn header(&self, buffer: &RxBuffer, cx: &Context<'_>) -> Option<([u8; LEN], Option<Hash>)> {
-        if matches!(self.format.layout, Layout::Short | Layout::Long) {
-            return Some((buffer.read()?, None));
-        }
+    /// Copies the header before a packet, each byte once, and reads the hash if there is one and the stack wants it.
+    #[inline(always)]
+    fn header(&self, buffer: &RxBuffer, cx: &Context<'_>) -> Option<(Header, Option<Hash>)> {
+        let [flags, gso_type] = buffer.read::<0, 2>()?;
+        let rest = if Header::is_plain(flags, gso_type) {
+            [0; 8]
+        } else {
+            buffer.read::<2, 8>()?
+        };
+        let [a, b, c, d, e, f, g, h] = rest;
+        let [i, j] = buffer.read::<10, 2>()?;
+        let bytes = [flags, gso_type, a, b, c, d, e, f, g, h, i, j];
 
-        let bytes = buffer.read::<HASH_LEN>()?;
-        let hash = if cx.features().contains(Features::RXHASH) {
-            bytes.last_chunk().and_then(Hash::from_bytes)
+        let has_hash = matches!(self.format.layout, Layout::Hash | Layout::Tunnel);
+        let hash = if has_hash && cx.features().contains(Features::RXHASH) {
+            Hash::from_bytes(&buffer.read::<12, 8>()?)
         } else {
             None
         };
-        Some((*bytes.first_chunk()?, hash))
+        Some((Header::from_bytes(&bytes, self.format), hash))
     }
 
     /// Appends `more` buffers. They are used up even if the packet is lost already.
@@ -451,7 +439,7 @@ impl Handler for Receiver {
         }
 
         while work < budget {
-            let Some(used) = self.taken.next(&shared.queue) else {
+            let Some(used) = self.used(&shared.queue) else {
                 break;
             };
             match program {

@@ -166,7 +166,7 @@ impl Supply {
     }
 
     /// Returns a new buffer, if there is memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(
         &mut self,
         pool: &mut PoolRef<'_>,
@@ -187,11 +187,15 @@ impl Supply {
     }
 
     /// Keeps the pages that the first `len` bytes of a buffer do not reach.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn trim(&mut self, buffer: &mut RxBuffer, len: u32) {
-        if self.sizing.pages() == 0 {
-            return;
+        if self.sizing.pages() > 0 {
+            self.keep_pages(buffer, len);
         }
+    }
+
+    #[inline(never)]
+    fn keep_pages(&mut self, buffer: &mut RxBuffer, len: u32) {
         while let Some(page) = buffer.pop_page(len) {
             // Without room for it, it goes back to the pool.
             let _ = self.spare.push_within_capacity(page);

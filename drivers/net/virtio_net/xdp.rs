@@ -78,6 +78,8 @@ impl Sending {
 
 impl Receiver {
     /// Shows a packet to a program, and does what that says.
+    // The poll does not get better by being one with it.
+    #[inline(never)]
     pub(crate) fn inspect<'a>(
         &mut self,
         program: Program<'a>,

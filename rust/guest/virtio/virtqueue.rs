@@ -29,7 +29,9 @@
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
 use super::buffer::{
+    Batch,
     Buffer,
+    LengthFault,
     Rejected,
     Segments,
     Used, //
@@ -426,6 +428,25 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
             return None;
         }
         Some(Used { buffer, len })
+    }
+
+    /// Takes back as many buffers as an empty batch has room for. As with [`get_buf`](Self::get_buf), a device that claims to have
+    /// written more than it was lent has broken the queue; [`Batch::pop`] looks.
+    pub fn get_bufs<const N: usize>(&mut self, batch: &mut Batch<B, N>) {
+        let vq = self.vq.as_ptr();
+
+        // SAFETY: By the type invariant of `Inner`, the tokens come from `B::into_raw()`; the core returns each once.
+        let filled = unsafe {
+            batch.fill(|| {
+                let mut len = 0;
+                // SAFETY: By the type invariant `vq` is valid, and it is locked.
+                let token = bindings::virtqueue_get_buf(vq, &mut len);
+                Some((NonNull::new(token)?, len))
+            })
+        };
+        if let Err(LengthFault { len, capacity }) = filled {
+            self.length_fault(len, capacity);
+        }
     }
 
     #[cold]

@@ -7,7 +7,8 @@ use crate::{
     net::{
         page_pool::{
             Fragment,
-            TAG, //
+            TAG,
+            UNIT, //
         },
         skbuff::MAX_FRAGS, //
     },
@@ -18,6 +19,7 @@ use crate::{
 };
 use core::{
     ffi::c_void,
+    mem::ManuallyDrop,
     ptr::{
         addr_of_mut,
         NonNull, //
@@ -48,6 +50,7 @@ impl Room {
     }
 
     /// Returns how many bytes the device does not get.
+    #[inline]
     pub const fn overhead(self) -> u32 {
         self.headroom() + RxBuffer::TAILROOM
     }
@@ -58,15 +61,23 @@ impl Room {
 /// At the beginning is [`Room`], and at the end of the first fragment for what a `struct sk_buff` needs: any buffer can become a
 /// packet without a copy. Whole pages can follow; that room holds their list.
 ///
+/// All that is known of a buffer is one number, which is what a device's queue keeps of it, and is handed on in a register.
+///
 /// # Invariants
 ///
-/// The fragment is larger than the [overhead](Room::overhead).
-pub struct RxBuffer {
-    // Before the memory that the list lies in.
-    pages: Option<Pages>,
-    fragment: Fragment,
-    room: Room,
-}
+/// - The number comes from [`Fragment::into_packed`], with the marks; the fragment is owned, and larger than the
+///   [overhead](Room::overhead).
+/// - With [`PAGES`], the list has as many entries as it says, each of which is a page that is owned.
+pub struct RxBuffer(NonNull<c_void>);
+
+// SAFETY: A buffer is memory, bound to no thread.
+unsafe impl Send for RxBuffer {}
+
+/// Marks the number of a buffer with room for a program.
+const PROGRAM: usize = TAG;
+
+/// Marks the number of a buffer with pages.
+const PAGES: usize = TAG / 2;
 
 impl RxBuffer {
     /// The bytes at the end of the first fragment that the device does not get.
@@ -78,12 +89,111 @@ impl RxBuffer {
     /// Makes a buffer of a fragment. Returns [`None`], and frees the fragment, when it is too small.
     #[inline]
     pub fn new(fragment: Fragment, room: Room) -> Option<Self> {
-        // INVARIANT: It is checked here.
-        (fragment.size() > room.overhead()).then_some(Self {
-            pages: None,
-            fragment,
-            room,
-        })
+        if fragment.size() <= room.overhead() {
+            return None;
+        }
+
+        let mark = match room {
+            Room::Stack => 0,
+            Room::Program => PROGRAM,
+        };
+        let number = fragment.into_packed() | mark;
+        // INVARIANT: The size has just been checked.
+        // SAFETY: A fragment's number is not zero.
+        Some(Self(unsafe {
+            NonNull::new_unchecked(number as *mut c_void)
+        }))
+    }
+
+    #[inline]
+    fn number(&self) -> usize {
+        self.0.as_ptr() as usize
+    }
+
+    /// Returns where the first fragment begins.
+    #[inline]
+    pub(in crate::net) fn as_ptr(&self) -> NonNull<u8> {
+        // SAFETY: A fragment's address is not null.
+        unsafe { NonNull::new_unchecked((self.number() & !(UNIT - 1)) as *mut u8) }
+    }
+
+    /// Returns the size of the first fragment.
+    #[inline]
+    pub(in crate::net) fn size(&self) -> u32 {
+        // CAST: A fragment's size fits, see `Fragment::into_packed()`.
+        ((self.number() & (PAGES - 1)) * UNIT) as u32
+    }
+
+    #[inline]
+    pub(in crate::net) fn room(&self) -> Room {
+        if self.number() & PROGRAM == 0 {
+            Room::Stack
+        } else {
+            Room::Program
+        }
+    }
+
+    /// Returns how many bytes at the beginning the device does not get.
+    #[inline]
+    pub(in crate::net) fn headroom(&self) -> u32 {
+        self.room().headroom()
+    }
+
+    /// Returns where the device writes.
+    #[inline]
+    pub(in crate::net) fn data(&self) -> NonNull<u8> {
+        // SAFETY: By the type invariant this is within the fragment.
+        unsafe { self.as_ptr().add(self.headroom() as usize) }
+    }
+
+    /// Returns how many bytes the device can write.
+    #[inline]
+    pub fn capacity(&self) -> u32 {
+        match self.pages() {
+            0 => self.head_capacity(),
+            // CAST: A page is far smaller than 4 GiB.
+            pages => self
+                .head_capacity()
+                .wrapping_add(u32::from(pages).wrapping_mul(PAGE_SIZE as u32)),
+        }
+    }
+
+    /// Returns how many of them are in the first fragment.
+    #[inline]
+    pub(in crate::net) fn head_capacity(&self) -> u32 {
+        // By the type invariant this does not wrap.
+        self.size().wrapping_sub(self.room().overhead())
+    }
+
+    /// Returns where the list of pages is.
+    #[inline]
+    fn list(&self) -> NonNull<bindings::skb_shared_info> {
+        let at = self.size().wrapping_sub(Self::TAILROOM) as usize;
+
+        // SAFETY: By the type invariant this is within the fragment.
+        unsafe { self.as_ptr().add(at) }.cast()
+    }
+
+    /// Returns how many pages follow.
+    #[inline]
+    fn pages(&self) -> u8 {
+        if self.number() & PAGES == 0 {
+            return 0;
+        }
+        // SAFETY: By the type invariant there is a list.
+        unsafe { (*self.list().as_ptr()).nr_frags }
+    }
+
+    /// Says how many pages follow.
+    ///
+    /// # Safety
+    ///
+    /// So many entries of the list are pages that are owned.
+    unsafe fn set_pages(&mut self, pages: u8) {
+        // SAFETY: By the type invariant this is within the fragment, and not the device's.
+        unsafe { (*self.list().as_ptr()).nr_frags = pages };
+        // INVARIANT: By the safety requirements.
+        self.0 = self.0.map_addr(|number| number | PAGES);
     }
 
     /// Adds a page.
@@ -92,64 +202,65 @@ impl RxBuffer {
     ///
     /// The fragment comes back when it is not just a page, or there are [too many](Self::MAX_PAGES).
     pub fn push_page(&mut self, page: Fragment) -> core::result::Result<(), Fragment> {
-        let list = self.list();
-        // INVARIANT: None is in it yet.
-        let pages = self.pages.get_or_insert(Pages {
-            list,
-            next: 0,
-            count: 0,
-        });
+        let pages = self.pages();
+        if page.size() as usize != PAGE_SIZE || usize::from(pages) >= Self::MAX_PAGES {
+            return Err(page);
+        }
 
-        pages.push(page)
+        let (head, offset) = page.page();
+        let entry = bindings::skb_frag_t {
+            // SAFETY: `head` is a valid page.
+            netmem: unsafe { bindings::page_to_netmem(head) },
+            len: page.size(),
+            offset,
+        };
+        // SAFETY: The list has more entries than that, and this one is nobody's.
+        unsafe { entry_of(self.list(), pages).write(entry) };
+        let _ = page.forget();
+        // SAFETY: This page is one more.
+        unsafe { self.set_pages(pages.wrapping_add(1)) };
+        Ok(())
     }
 
     /// Takes the last page if the first `len` bytes do not reach it.
+    #[inline]
     pub fn pop_page(&mut self, len: u32) -> Option<Fragment> {
-        let unused = self.capacity().wrapping_sub(len);
-        let pages = self.pages.as_mut()?;
-
+        let last = self.pages().checked_sub(1)?;
         // CAST: A page is far smaller than 4 GiB.
-        if unused < PAGE_SIZE as u32 {
+        if self.capacity().wrapping_sub(len) < PAGE_SIZE as u32 {
             return None;
         }
-        pages.pop()
+
+        // SAFETY: Those before it are owned.
+        unsafe { self.set_pages(last) };
+        // SAFETY: It was owned until now.
+        unsafe { page_at(self.list(), last) }
     }
 
-    /// Returns where the list of pages is.
-    fn list(&self) -> NonNull<bindings::skb_shared_info> {
-        let at = self.fragment.size().wrapping_sub(Self::TAILROOM) as usize;
-
-        // SAFETY: By the type invariant this is within the fragment.
-        unsafe { self.fragment.as_ptr().add(at) }.cast()
-    }
-
-    /// Returns how many bytes the device can write.
-    #[inline]
-    pub fn capacity(&self) -> u32 {
-        self.head_capacity()
-            .wrapping_add(self.pages.as_ref().map_or(0, Pages::capacity))
-    }
-
-    /// Returns how many of them are in the first fragment.
-    #[inline]
-    pub(in crate::net) fn head_capacity(&self) -> u32 {
-        // By the type invariant this does not wrap.
-        self.fragment.size().wrapping_sub(self.room.overhead())
-    }
-
-    /// Copies the first `N` bytes that the device wrote. Returns [`None`] when the buffer is smaller.
+    /// Copies `N` of the bytes that the device wrote, from `start` on; both are even numbers. Returns [`None`] when the buffer is
+    /// smaller.
     ///
     /// A device that breaks the rules can write at any time; what was copied is the driver's own.
     #[inline]
-    pub fn read<const N: usize>(&self) -> Option<[u8; N]> {
-        if self.head_capacity() as usize <= N {
+    pub fn read<const START: usize, const N: usize>(&self) -> Option<[u8; N]> {
+        const { assert!(START % 2 == 0 && N % 2 == 0 && bindings::NET_IP_ALIGN % 2 == 0) };
+
+        if self.head_capacity() as usize <= START + N {
             return None;
         }
-        // SAFETY: The length has been checked. Bytes have no alignment and no invalid values.
-        Some(unsafe { self.data().as_ptr().cast::<[u8; N]>().read_volatile() })
+        let mut bytes = [0; N];
+        for (index, pair) in bytes.chunks_exact_mut(size_of::<u16>()).enumerate() {
+            // SAFETY: The length has been checked.
+            let at = unsafe { self.data().cast::<u16>().add(START / 2 + index) };
+            // SAFETY: As above. The address is even, and numbers have no invalid values.
+            let value = unsafe { at.read_volatile() };
+            pair.copy_from_slice(&value.to_ne_bytes());
+        }
+        Some(bytes)
     }
 
-    /// Copies `len` bytes of another buffer, from `start` on. Returns [`None`] when the first fragment of one of the two is smaller.
+    /// Copies `len` bytes of another buffer, from `start` on. Returns [`None`] when the first fragment of one of the two is
+    /// smaller.
     pub(in crate::net) fn copy_from(&mut self, other: &Self, start: u32, len: u32) -> Option<()> {
         if len > self.head_capacity() || start.checked_add(len)? > other.head_capacity() {
             return None;
@@ -164,40 +275,39 @@ impl RxBuffer {
         Some(())
     }
 
-    #[inline]
-    pub(in crate::net) fn room(&self) -> Room {
-        self.room
-    }
-
-    /// Returns how many bytes at the beginning the device does not get.
-    #[inline]
-    pub(in crate::net) fn headroom(&self) -> u32 {
-        self.room.headroom()
-    }
-
-    #[inline]
-    pub(in crate::net) fn fragment(&self) -> &Fragment {
-        &self.fragment
-    }
-
     /// Returns the first fragment, and the pages that follow. Their list lies in that fragment.
     #[inline]
     pub(in crate::net) fn into_parts(self) -> (Fragment, Option<Pages>) {
-        (self.fragment, self.pages)
-    }
+        let this = ManuallyDrop::new(self);
+        let count = this.pages();
+        let list = this.list();
+        let packed = this.number() & !(PROGRAM | PAGES);
 
-    #[inline]
-    pub(in crate::net) fn data(&self) -> NonNull<u8> {
-        // SAFETY: By the type invariant this is within the fragment.
-        unsafe { self.fragment.as_ptr().add(self.headroom() as usize) }
+        // SAFETY: By the type invariant this comes from a fragment, which is the caller's now.
+        let fragment = unsafe { Fragment::from_packed(packed) };
+        let pages = if count > 0 {
+            // INVARIANT: By the type invariant these pages are owned, now by this value.
+            Some(Pages {
+                list,
+                next: 0,
+                count,
+            })
+        } else {
+            None
+        };
+        (fragment, pages)
     }
 }
 
-/// Marks the number of a buffer with room for a program.
-const ROOM_TAG: usize = TAG;
+impl Drop for RxBuffer {
+    fn drop(&mut self) {
+        // SAFETY: The value is not used any more.
+        let this = unsafe { core::ptr::read(self) };
 
-/// Marks the number of a buffer with pages.
-const PAGES_TAG: usize = TAG / 2;
+        // The pages go first: their list lies in the fragment.
+        let (_fragment, _pages) = this.into_parts();
+    }
+}
 
 const fn max(a: u32, b: u32) -> u32 {
     if a > b {
@@ -207,111 +317,50 @@ const fn max(a: u32, b: u32) -> u32 {
     }
 }
 
-/// Pages that follow the first fragment of a buffer.
+/// Returns an entry of a list of pages.
+///
+/// # Safety
+///
+/// `list` is valid, and has more than `index` entries' room.
+#[inline]
+unsafe fn entry_of(
+    list: NonNull<bindings::skb_shared_info>,
+    index: u8,
+) -> NonNull<bindings::skb_frag_t> {
+    // SAFETY: By the safety requirements.
+    let first = unsafe { addr_of_mut!((*list.as_ptr()).frags) };
+
+    // SAFETY: As above.
+    unsafe { NonNull::new_unchecked(first.cast()).add(usize::from(index)) }
+}
+
+/// Returns the page that an entry of a list describes.
+///
+/// # Safety
+///
+/// `list` is valid, the entry is one that [`RxBuffer::push_page`] has written, and its page the caller's from now on.
+#[inline]
+unsafe fn page_at(list: NonNull<bindings::skb_shared_info>, index: u8) -> Option<Fragment> {
+    // SAFETY: By the safety requirements.
+    let entry = unsafe { entry_of(list, index) };
+    // SAFETY: As above.
+    let at = NonNull::new(unsafe { bindings::skb_frag_address(entry.as_ptr()) })?;
+
+    // CAST: A page is far smaller than 4 GiB.
+    // SAFETY: As above: it is a whole page.
+    Some(unsafe { Fragment::from_raw(at.cast(), PAGE_SIZE as u32) })
+}
+
+/// Pages that followed the first fragment of a buffer.
 ///
 /// # Invariants
 ///
 /// - `list` is valid, and nobody writes to those of its entries that are owned.
-/// - The entries from `next` to `count` describe fragments of a page each, which this value owns.
+/// - The entries from `next` to `count` describe pages that this value owns.
 pub(in crate::net) struct Pages {
     list: NonNull<bindings::skb_shared_info>,
     next: u8,
     count: u8,
-}
-
-// SAFETY: Pages are memory, bound to no thread.
-unsafe impl Send for Pages {}
-
-impl Pages {
-    /// Takes over the pages of a list.
-    ///
-    /// # Safety
-    ///
-    /// `list` is where [`into_list`](Self::into_list) has left the pages that are taken over, and stays valid.
-    #[inline]
-    unsafe fn from_list(list: NonNull<bindings::skb_shared_info>) -> Self {
-        // SAFETY: By the safety requirements.
-        let count = unsafe { (*list.as_ptr()).nr_frags };
-
-        // INVARIANT: By the safety requirements.
-        Self {
-            list,
-            next: 0,
-            count,
-        }
-    }
-
-    /// Leaves the pages in their list.
-    #[inline]
-    fn into_list(self) {
-        let this = core::mem::ManuallyDrop::new(self);
-
-        // SAFETY: By the type invariant the list is valid.
-        unsafe { (*this.list.as_ptr()).nr_frags = this.count };
-    }
-
-    #[inline]
-    fn capacity(&self) -> u32 {
-        // CAST: A page is far smaller than 4 GiB.
-        u32::from(self.count.wrapping_sub(self.next)).wrapping_mul(PAGE_SIZE as u32)
-    }
-
-    /// Returns an entry of the list.
-    #[inline]
-    fn entry(&self, index: u8) -> NonNull<bindings::skb_frag_t> {
-        // SAFETY: By the type invariant the list is valid.
-        let first = unsafe { addr_of_mut!((*self.list.as_ptr()).frags) };
-
-        // SAFETY: The callers give the number of one, of which there are `MAX_FRAGS`.
-        unsafe { NonNull::new_unchecked(first.cast()).add(usize::from(index)) }
-    }
-
-    fn push(&mut self, page: Fragment) -> core::result::Result<(), Fragment> {
-        if page.size() as usize != PAGE_SIZE || usize::from(self.count) >= MAX_FRAGS {
-            return Err(page);
-        }
-
-        let (head, offset) = page.page();
-        let entry = bindings::skb_frag_t {
-            // SAFETY: `head` is a valid page.
-            netmem: unsafe { bindings::page_to_netmem(head) },
-            len: page.size(),
-            offset,
-        };
-        // SAFETY: The list is valid, and this entry is nobody's.
-        unsafe { self.entry(self.count).write(entry) };
-        let _ = page.forget();
-        // INVARIANT: The entry describes a page that is owned now.
-        self.count += 1;
-        Ok(())
-    }
-
-    /// Returns the fragment that an entry describes.
-    ///
-    /// # Safety
-    ///
-    /// The entry is owned, and the caller's from now on.
-    #[inline]
-    unsafe fn page_at(&self, index: u8) -> Option<Fragment> {
-        let entry = self.entry(index);
-        // SAFETY: By the type invariant the entry is valid.
-        let at = NonNull::new(unsafe { bindings::skb_frag_address(entry.as_ptr()) })?;
-
-        // SAFETY: By the type invariant that is a fragment of a page; the ownership passes on.
-        Some(unsafe { Fragment::from_raw(at.cast(), PAGE_SIZE as u32) })
-    }
-
-    /// Returns the last page.
-    fn pop(&mut self) -> Option<Fragment> {
-        if self.count == self.next {
-            return None;
-        }
-
-        // INVARIANT: The entry is given out here.
-        self.count -= 1;
-        // SAFETY: It was owned until now.
-        unsafe { self.page_at(self.count) }
-    }
 }
 
 impl Iterator for Pages {
@@ -320,76 +369,49 @@ impl Iterator for Pages {
     /// Returns the next page, from the first on.
     #[inline]
     fn next(&mut self) -> Option<Fragment> {
-        if self.next == self.count {
+        if self.next >= self.count {
             return None;
         }
 
         let index = self.next;
         // INVARIANT: The entry is given out here.
-        self.next += 1;
+        self.next = index.wrapping_add(1);
         // SAFETY: It was owned until now.
-        unsafe { self.page_at(index) }
+        unsafe { page_at(self.list, index) }
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        while self.pop().is_some() {}
+        while self.next().is_some() {}
     }
 }
 
 // SAFETY:
-// - A packed fragment is its address with its size, and a mark, in bits that are zero otherwise: unique while it lives, and never
-//   null.
-// - The fragment owns its memory, and the value is not there while it is in flight.
+// - The number has the fragment's address in it, which is unique while it lives, and is never null.
+// - The fragment owns its memory, as the list does the pages, and the value is not there while it is in flight.
 // - `capacity()` is the sum of the segments' lengths.
 unsafe impl Buffer for RxBuffer {
     #[inline]
     fn into_raw(self) -> NonNull<c_void> {
-        let mut tags = match self.room {
-            Room::Stack => 0,
-            Room::Program => ROOM_TAG,
-        };
-        if let Some(pages) = self.pages {
-            pages.into_list();
-            tags |= PAGES_TAG;
-        }
-
-        // SAFETY: A fragment's address is not null.
-        unsafe { NonNull::new_unchecked((self.fragment.into_packed() | tags) as *mut c_void) }
+        ManuallyDrop::new(self).0
     }
 
     #[inline]
     unsafe fn from_raw(ptr: NonNull<c_void>) -> Self {
-        let packed = ptr.as_ptr() as usize;
-
-        // INVARIANT: The fragment was large enough when it was lent.
-        let mut this = Self {
-            pages: None,
-            // SAFETY: By the safety requirements the pointer comes from `into_raw()` and is restored once.
-            fragment: unsafe { Fragment::from_packed(packed & !(ROOM_TAG | PAGES_TAG)) },
-            room: if packed & ROOM_TAG == 0 {
-                Room::Stack
-            } else {
-                Room::Program
-            },
-        };
-        if packed & PAGES_TAG != 0 {
-            // SAFETY: `into_raw()` has left the pages there, which is not the device's to write.
-            this.pages = Some(unsafe { Pages::from_list(this.list()) });
-        }
-        this
+        // INVARIANT: By the safety requirements it comes from `into_raw()` and is restored once; the list is not the device's to
+        // write.
+        Self(ptr)
     }
 
     #[inline]
     fn segments(&self, list: &mut Segments<'_>) -> Result {
         list.push_in(self.data(), self.head_capacity())?;
-        let Some(pages) = &self.pages else {
-            return Ok(());
-        };
-        for index in pages.next..pages.count {
-            // SAFETY: By the type invariant the entry is valid.
-            let at = unsafe { bindings::skb_frag_address(pages.entry(index).as_ptr()) };
+        for index in 0..self.pages() {
+            // SAFETY: By the type invariant there are so many.
+            let entry = unsafe { entry_of(self.list(), index) };
+            // SAFETY: As above.
+            let at = unsafe { bindings::skb_frag_address(entry.as_ptr()) };
             // CAST: A page is far smaller than 4 GiB.
             list.push_in(NonNull::new(at.cast()).ok_or(EINVAL)?, PAGE_SIZE as u32)?;
         }

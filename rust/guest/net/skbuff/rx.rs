@@ -60,36 +60,26 @@ impl RxSkBuff {
     /// Makes a packet of what a device wrote into `buffer`: `len` bytes, the first `skip` of which are not part of it. No
     /// data is copied.
     ///
-    /// # Errors
-    ///
-    /// The buffer comes back when there is no memory, when `len` is more than it holds, or the packet is shorter than an
-    /// Ethernet header.
+    /// Returns [`None`], and frees the buffer, when there is no memory, when `len` is more than it holds, or the packet is shorter
+    /// than an Ethernet header.
     #[inline]
-    pub fn build(
-        buffer: RxBuffer,
-        skip: u32,
-        len: u32,
-        _cx: &Context<'_>,
-    ) -> core::result::Result<Self, RxBuffer> {
+    pub fn build(buffer: RxBuffer, skip: u32, len: u32, _cx: &Context<'_>) -> Option<Self> {
         let head_len = len.min(buffer.head_capacity());
-        let Some(data_len) = head_len.checked_sub(skip) else {
-            return Err(buffer);
-        };
+        let data_len = head_len.checked_sub(skip)?;
         if data_len < ETH_HLEN || len > buffer.capacity() {
-            return Err(buffer);
+            return None;
         }
-        let fragment = buffer.fragment();
+
+        let headroom = buffer.headroom();
+        // On an error the pages go first: their list lies in the fragment.
+        let (fragment, pages) = buffer.into_parts();
         // SAFETY: The fragment is valid memory of this size, with room for the shared info at its end, see `RxBuffer`; the
         // poll that `_cx` stands for runs in softirq context.
         let skb =
             unsafe { bindings::napi_build_skb(fragment.as_ptr().as_ptr().cast(), fragment.size()) };
-        let Some(skb) = NonNull::new(skb) else {
-            return Err(buffer);
-        };
+        let skb = NonNull::new(skb)?;
 
         // The packet has taken the reference over.
-        let headroom = buffer.headroom();
-        let (fragment, pages) = buffer.into_parts();
         let _ = fragment.forget();
         let reserve = headroom.wrapping_add(skip);
 
@@ -118,7 +108,7 @@ impl RxSkBuff {
         if let Some(pages) = pages {
             this.append_pages(pages, len.wrapping_sub(head_len));
         }
-        Ok(this)
+        Some(this)
     }
 
     /// Appends as many pages as `len` bytes take, to a packet that has only a linear part. Their list lies where the packet
@@ -252,6 +242,7 @@ impl RxSkBuff {
         Ok(())
     }
 
+    #[inline]
     fn mark_for_recycle(&self, skb: *mut bindings::sk_buff) {
         // SAFETY: The callers give a valid packet that is part of this one.
         unsafe { bindings::sk_buff::set_pp_recycle_raw(skb, 1) };
