@@ -52,7 +52,7 @@ impl Allocator {
         let pages = (pfns / PFNS_PER_PAGE).clamp(1, MAX_PAGES);
 
         Ok(Self {
-            order: pages.ilog2(),
+            order: pages.checked_ilog2().unwrap_or(0),
             scratch: KBox::new([core::ptr::null_mut(); MAX_PAGES], GFP_KERNEL)?,
             pause: 0,
         })
