@@ -91,8 +91,9 @@ pub fn cost(guest: &mut Guest) -> Result<()> {
     let ours = measure(guest)?;
     let suspects = count(guest, "suspected")?;
     println!("a switch takes {bare} instructions, {empty} with an empty probe, {ours} with ours");
+    // It is about 50 (41 to 62 in four runs), which is what such a measurement can be wrong by: more than that is a mistake.
     ensure!(
-        ours <= empty + 60,
+        ours <= empty + empty / 20,
         "a switch takes {ours} instructions with the probe, {empty} with an empty one, {bare} with none"
     );
     ensure!(
