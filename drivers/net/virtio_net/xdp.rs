@@ -88,32 +88,64 @@ impl Receiver {
         cx: &mut Context<'a>,
         counts: &mut [u64; counter::COUNT],
     ) {
-        let (buff, opened) = match self.collect(program, used, &shared.queue, cx) {
-            Ok(packet) => packet,
-            Err(reason) => {
-                counts[counter::DROPS] += 1;
-                counts[reason] += 1;
-                return;
-            }
+        if let Err(reason) = self.show(program, used, shared, cx, counts) {
+            counts[counter::DROPS] += 1;
+            counts[reason] += 1;
+        }
+    }
+
+    /// Does it, or says which counter the packet's loss belongs to.
+    #[inline(always)]
+    fn show<'a>(
+        &mut self,
+        program: Program<'a>,
+        Used { mut buffer, len }: Used<RxBuffer>,
+        shared: &Shared,
+        cx: &mut Context<'a>,
+        counts: &mut [u64; counter::COUNT],
+    ) -> core::result::Result<(), usize> {
+        let Opened {
+            skip,
+            hash,
+            received:
+                Received {
+                    verdict,
+                    buffers,
+                    segmented,
+                },
+            ..
+        } = self.open(&buffer, len, cx)?;
+
+        self.supply.trim(&mut buffer, len);
+        let mut packet = Buff::new(buffer, skip, len, program, cx);
+        if buffers > 1 {
+            self.gather(&mut packet, buffers - 1, program, &shared.queue)?;
+        }
+        let Some(buff) = packet.as_mut() else {
+            return Err(counter::NO_MEMORY);
         };
+        if segmented {
+            // It came before the device knew that it is not to merge any more.
+            return Err(counter::XDP_DROPS);
+        }
+        if let Sums::Missing(Checksum { start, offset }) = verdict {
+            buff.fill_checksum(start, offset)
+                .map_err(|_| counter::BAD_HEADER)?;
+        }
 
         counts[counter::PACKETS] += 1;
         counts[counter::BYTES] += u64::from(buff.len());
         counts[counter::XDP_PACKETS] += 1;
         match buff.run(program, cx) {
-            Verdict::Pass(buff) => match RxSkBuff::from_buff(buff, cx) {
-                Ok(mut skb) => {
-                    set_hash(&mut skb, opened.hash);
-                    if opened.received.verdict == Sums::Verified {
-                        skb.set_checksum_verified();
-                    }
-                    skb.receive(shared.index, cx);
+            Verdict::Dropped => counts[counter::XDP_DROPS] += 1,
+            Verdict::Pass => {
+                let mut skb = RxSkBuff::from_buff(buff, cx).ok_or(counter::NO_MEMORY)?;
+                set_hash(&mut skb, hash);
+                if verdict == Sums::Verified {
+                    skb.set_checksum_verified();
                 }
-                Err(_) => {
-                    counts[counter::DROPS] += 1;
-                    counts[counter::NO_MEMORY] += 1;
-                }
-            },
+                skb.receive(shared.index, cx);
+            }
             Verdict::Transmit(frame) => {
                 counts[counter::XDP_TX] += 1;
                 if self.sending.bulk.push(frame) {
@@ -124,55 +156,38 @@ impl Receiver {
                 counts[counter::XDP_REDIRECTS] += 1;
                 self.sending.redirected = true;
             }
-            Verdict::Dropped => counts[counter::XDP_DROPS] += 1,
         }
+        Ok(())
     }
 
-    /// Makes a packet for a program, or says which counter its loss belongs to.
-    fn collect<'a>(
+    /// Appends `more` buffers. They are used up even if the packet is lost.
+    #[inline(never)]
+    fn gather<'a>(
         &mut self,
+        packet: &mut Option<Buff<'a>>,
+        more: u16,
         program: Program<'a>,
-        Used { mut buffer, len }: Used<RxBuffer>,
         queue: &Queue<RxBuffer>,
-        cx: &mut Context<'a>,
-    ) -> core::result::Result<(Buff<'a>, Opened), usize> {
-        let opened = self.open(&buffer, len, cx)?;
-        let Received {
-            verdict,
-            buffers,
-            segmented,
-        } = opened.received;
+    ) -> core::result::Result<(), usize> {
+        let mut result = Ok(());
 
-        self.supply.trim(&mut buffer, len);
-        let mut packet = Buff::new(buffer, opened.skip, len, program, cx).ok_or(counter::NO_MEMORY);
-        // All are used up, also if the packet is lost.
-        for _ in 1..buffers {
+        for _ in 0..more {
             let Used { buffer, len } = self.next(queue)?;
-            packet = packet.and_then(|mut buff| {
-                let appended = if program.takes_fragments() {
-                    buff.append(buffer, len)
-                } else {
-                    buff.append_copy(&buffer, len)
-                };
-                match appended {
-                    Ok(()) => Ok(buff),
-                    Err(EINVAL) => Err(counter::SHORT),
+            let appended = match packet {
+                Some(buff) if program.takes_fragments() => buff.append(buffer, len),
+                Some(buff) => buff.append_copy(&buffer, len),
+                None => continue,
+            };
+            if let Err(error) = appended {
+                *packet = None;
+                result = Err(match error {
+                    EINVAL => counter::SHORT,
                     // It came before the device or the user knew better.
-                    Err(_) => Err(counter::XDP_DROPS),
-                }
-            });
+                    _ => counter::XDP_DROPS,
+                });
+            }
         }
-
-        let mut buff = packet?;
-        if segmented {
-            // It came before the device knew that it is not to merge any more.
-            return Err(counter::XDP_DROPS);
-        }
-        if let Sums::Missing(Checksum { start, offset }) = verdict {
-            buff.fill_checksum(start, offset)
-                .map_err(|_| counter::BAD_HEADER)?;
-        }
-        Ok((buff, opened))
+        result
     }
 }
 

@@ -53,7 +53,6 @@ use super::{
 use crate::bindings;
 use core::{
     marker::PhantomData,
-    mem::ManuallyDrop,
     ptr::NonNull, //
 };
 use kernel::{
@@ -99,14 +98,14 @@ impl Program<'_> {
 }
 
 /// What is to become of a packet.
-pub enum Verdict<'a> {
+pub enum Verdict {
     /// The stack gets it, by [`RxSkBuff::from_buff`](super::skbuff::RxSkBuff::from_buff).
-    Pass(Buff<'a>),
+    Pass,
     /// It goes out by the device that it came from.
     Transmit(Frame),
     /// It is another device's, or a socket's, as soon as [`Context::flush_redirects`] is called.
     Redirected,
-    /// It is gone.
+    /// It is to be dropped.
     Dropped,
 }
 
@@ -114,7 +113,8 @@ pub enum Verdict<'a> {
 ///
 /// # Invariants
 ///
-/// - `raw` describes memory of the page pool of the instance that is being polled, which the value owns.
+/// - `raw` describes memory of the page pool of the instance that is being polled, which the value owns; or its `data` is null,
+///   and the packet has gone elsewhere.
 /// - The linear part holds at least an Ethernet header, and has room for the shared info behind it.
 pub struct Buff<'a> {
     raw: bindings::xdp_buff,
@@ -254,7 +254,7 @@ impl<'a> Buff<'a> {
 
     /// Appends the `len` bytes from `start` of a fragment, in which they are.
     fn append_fragment(&mut self, fragment: Fragment, start: u32, len: u32) -> Result {
-        if len == 0 {
+        if len == 0 || self.is_gone() {
             return Err(EINVAL);
         }
 
@@ -284,7 +284,8 @@ impl<'a> Buff<'a> {
     ///
     /// [`EINVAL`]: `len` is 0 or more than the buffer holds, or there are fragments already. [`E2BIG`]: they do not fit.
     pub fn append_copy(&mut self, buffer: &RxBuffer, len: u32) -> Result {
-        if len == 0 || len > buffer.head_capacity() || self.fragments().is_some() {
+        if self.is_gone() || len == 0 || len > buffer.head_capacity() || self.fragments().is_some()
+        {
             return Err(EINVAL);
         }
         let end: *mut u8 = self.raw.data_end.cast();
@@ -378,29 +379,40 @@ impl<'a> Buff<'a> {
         Ok(())
     }
 
-    /// Runs a program on the packet.
+    /// Runs a program on the packet, which must not have gone elsewhere before: once. What goes elsewhere now leaves nothing here.
     #[inline]
-    pub fn run(mut self, program: Program<'a>, cx: &Context<'a>) -> Verdict<'a> {
+    pub fn run(&mut self, program: Program<'a>, cx: &Context<'a>) -> Verdict {
         let prog = program.prog.as_ptr();
+        if self.is_gone() {
+            return Verdict::Dropped;
+        }
 
         // SAFETY: By the type invariants both are valid; a poll runs with softirqs off, as programs need it.
         let action = unsafe { bindings::bpf_prog_run_xdp(prog, &mut self.raw) };
         match action {
-            bindings::xdp_action_XDP_PASS => return Verdict::Pass(self),
-            bindings::xdp_action_XDP_DROP => return Verdict::Dropped,
+            bindings::xdp_action_XDP_DROP => Verdict::Dropped,
+            bindings::xdp_action_XDP_PASS => Verdict::Pass,
+            _ => self.go_elsewhere(action, program, cx),
+        }
+    }
+
+    #[inline(never)]
+    fn go_elsewhere(&mut self, action: u32, program: Program<'a>, cx: &Context<'a>) -> Verdict {
+        let prog = program.prog.as_ptr();
+
+        match action {
             bindings::xdp_action_XDP_REDIRECT => {
-                // SAFETY: As above.
+                // SAFETY: By the type invariants all are valid.
                 let errno = unsafe { bindings::xdp_do_redirect(cx.dev(), &mut self.raw, prog) };
-                if to_result(errno).is_ok() {
-                    // The memory is another's now.
-                    let _ = ManuallyDrop::new(self);
-                    return Verdict::Redirected;
+                if to_result(errno).is_err() {
+                    // The kernel has traced why.
+                    return Verdict::Dropped;
                 }
-                // The kernel has traced why.
-                return Verdict::Dropped;
+                self.leave();
+                return Verdict::Redirected;
             }
             bindings::xdp_action_XDP_TX => {
-                if let Ok(frame) = Frame::new(self) {
+                if let Some(frame) = Frame::new(self) {
                     return Verdict::Transmit(frame);
                 }
             }
@@ -416,20 +428,33 @@ impl<'a> Buff<'a> {
         Verdict::Dropped
     }
 
+    /// The memory is another's now.
+    #[inline]
+    pub(super) fn leave(&mut self) {
+        // INVARIANT: That is what null means. There is no linear part and there are no fragments.
+        self.raw.data = core::ptr::null_mut();
+        self.raw.data_end = core::ptr::null_mut();
+        self.raw.__bindgen_anon_1.__bindgen_anon_1.flags = 0;
+    }
+
+    /// Returns whether the packet has gone elsewhere.
+    #[inline]
+    pub(super) fn is_gone(&self) -> bool {
+        self.raw.data.is_null()
+    }
+
     #[inline]
     pub(super) fn as_raw(&mut self) -> &mut bindings::xdp_buff {
         &mut self.raw
     }
-
-    /// Gives up the value: the memory is the caller's.
-    #[inline]
-    pub(super) fn forget(self) {
-        let _ = ManuallyDrop::new(self);
-    }
 }
 
 impl Drop for Buff<'_> {
+    #[inline]
     fn drop(&mut self) {
+        if self.is_gone() {
+            return;
+        }
         // SAFETY: By the type invariant the memory is owned, and of the pool of the instance that is being polled.
         unsafe { bindings::xdp_return_buff(&mut self.raw) };
     }

@@ -150,27 +150,23 @@ impl RxSkBuff {
         };
     }
 
-    /// Makes a packet of one that a program lets pass. No data is copied.
+    /// Makes a packet of one that a program lets pass, which owns nothing then. No data is copied.
     ///
-    /// # Errors
-    ///
-    /// The packet comes back when there is no memory.
-    pub fn from_buff<'a>(
-        mut buff: Buff<'a>,
-        _cx: &Context<'a>,
-    ) -> core::result::Result<Self, Buff<'a>> {
+    /// Returns [`None`] when there is no memory.
+    pub fn from_buff<'a>(buff: &mut Buff<'a>, _cx: &Context<'a>) -> Option<Self> {
+        if buff.is_gone() {
+            return None;
+        }
         // SAFETY: By its type invariants the packet is valid; the poll that `_cx` stands for runs in softirq context.
         let skb = unsafe { bindings::xdp_build_skb_from_buff(buff.as_raw()) };
-        let Some(skb) = NonNull::new(skb) else {
-            return Err(buff);
-        };
-        buff.forget();
+        let skb = NonNull::new(skb)?;
+        buff.leave();
 
         // Its Ethernet header has been looked at already; `receive()` will do that.
         // SAFETY: That header lies before the data.
         unsafe { bindings::skb_push(skb.as_ptr(), ETH_HLEN) };
         // INVARIANT: The packet has just been made, of a page pool's memory.
-        Ok(Self {
+        Some(Self {
             head: Owned { skb },
             tail: skb.as_ptr(),
         })

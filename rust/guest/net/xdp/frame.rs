@@ -30,18 +30,16 @@ pub struct Frame(NonNull<bindings::xdp_frame>);
 unsafe impl Send for Frame {}
 
 impl Frame {
-    /// Makes a frame of a packet. The packet comes back if the program has left no room before it.
+    /// Makes a frame of a packet, which owns nothing then. Returns [`None`] if the program has left no room before it.
     #[inline]
-    pub(super) fn new(mut buff: Buff<'_>) -> core::result::Result<Self, Buff<'_>> {
+    pub(super) fn new(buff: &mut Buff<'_>) -> Option<Self> {
         // SAFETY: By the type invariants the packet is valid.
         let frame = unsafe { bindings::xdp_convert_buff_to_frame(buff.as_raw()) };
-        let Some(frame) = NonNull::new(frame) else {
-            return Err(buff);
-        };
+        let frame = NonNull::new(frame)?;
 
-        buff.forget();
+        buff.leave();
         // INVARIANT: It lies in the packet's memory, which it owns now.
-        Ok(Self(frame))
+        Some(Self(frame))
     }
 
     /// Takes over a frame.
