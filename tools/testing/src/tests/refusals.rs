@@ -22,18 +22,11 @@ const NUMBERS: [(&str, &str, u64); 2] = [
 ];
 
 pub fn tests() -> Vec<Test> {
-    // The host sees the balloon's pages by their numbers, which an IOMMU in between would have to translate.
-    let translated = Spec::q35().device(
-        "virtio-balloon",
-        "id=b0,disable-legacy=on,iommu_platform=on",
-    );
-
     vec![
         Test::guest("refusals/btf", 60, Spec::q35(), |guest, _| btf(guest)),
         Test::guest("refusals/parameters", 90, Spec::q35(), |guest, _| {
             parameters(guest)
         }),
-        Test::guest("refusals/device", 60, translated, |guest, _| device(guest)),
     ]
 }
 
@@ -108,36 +101,6 @@ fn parameters(guest: &mut Guest) -> Result<()> {
             ensure!(guest.number(&format!("cat {file}"))? == max);
             Driver::ours(module).unload(guest)?;
         }
-    }
-    Ok(())
-}
-
-/// A device that insists on what a balloon cannot do is left alone, with one line that says so; the C driver does the same.
-fn device(guest: &mut Guest) -> Result<()> {
-    guest.sh("dmesg -c >/dev/null")?;
-    for module in ["virtio_balloon_rust", "virtio_balloon"] {
-        let driver = match module {
-            "virtio_balloon" => Driver::stock(module),
-            _ => Driver::ours(module),
-        };
-        driver.load(guest, "")?;
-        let log = guest.sh("dmesg -c")?;
-        let lines = log.lines().filter(|line| line.contains("virtio0"));
-        ensure!(
-            lines.clone().count() == 1
-                && lines
-                    .clone()
-                    .all(|line| line.contains("device refuses features")),
-            "{module}: {log}"
-        );
-        ensure!(
-            guest
-                .run(&format!("ls -d /sys/bus/virtio/drivers/{module}/virtio*"))?
-                .status
-                != 0,
-            "{module} drives the device"
-        );
-        driver.unload(guest)?;
     }
     Ok(())
 }
