@@ -27,10 +27,7 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
+        atomic::Relaxed,
         Arc, //
     }, //
 };
@@ -60,44 +57,33 @@ pub(crate) fn directory(dev: &virtio::Device, shown: Shown) -> Result<Directory>
     )
 }
 
+/// Makes a file of each of these numbers of the [`View`].
+macro_rules! numbers {
+    ($dir:ident, $shown:ident, $($file:literal => $field:ident,)*) => {
+        $($dir.read_callback_file($file, $shown, &|s: &Shown, f| {
+            writeln!(f, "{}", s.resizer.view().$field.load(Relaxed))
+        });)*
+    };
+}
+
 fn files<'data>(shown: &'data Shown, dir: &ScopedDir<'data, '_>) {
-    dir.read_callback_file(c"target", shown, &|s: &Shown, f| {
-        line(f, &s.resizer.view().target)
-    });
-    dir.read_callback_file(c"allowed", shown, &|s: &Shown, f| {
-        line(f, &s.resizer.view().allowed)
-    });
+    numbers!(
+        dir,
+        shown,
+        c"target" => target,
+        c"allowed" => allowed,
+        c"relieved" => relieved,
+        c"inflated" => inflated,
+        c"deflated" => deflated,
+        c"inflate_rate" => inflate_rate,
+        c"deflate_rate" => deflate_rate,
+        c"actual" => actual,
+        c"inflating" => inflating,
+        c"deflating" => deflating,
+        c"shortages" => shortages,
+        c"moved" => moved,
+    );
     dir.read_callback_file(c"limit", shown, &|s: &Shown, f| limit(f, s.resizer.view()));
-    dir.read_callback_file(c"relieved", shown, &|s: &Shown, f| {
-        count(f, &s.resizer.view().relieved)
-    });
-    dir.read_callback_file(c"inflated", shown, &|s: &Shown, f| {
-        count(f, &s.resizer.view().inflated)
-    });
-    dir.read_callback_file(c"deflated", shown, &|s: &Shown, f| {
-        count(f, &s.resizer.view().deflated)
-    });
-    dir.read_callback_file(c"inflate_rate", shown, &|s: &Shown, f| {
-        count(f, &s.resizer.view().inflate_rate)
-    });
-    dir.read_callback_file(c"deflate_rate", shown, &|s: &Shown, f| {
-        count(f, &s.resizer.view().deflate_rate)
-    });
-    dir.read_callback_file(c"actual", shown, &|s: &Shown, f| {
-        line(f, &s.resizer.view().actual)
-    });
-    dir.read_callback_file(c"inflating", shown, &|s: &Shown, f| {
-        line(f, &s.resizer.view().inflating)
-    });
-    dir.read_callback_file(c"deflating", shown, &|s: &Shown, f| {
-        line(f, &s.resizer.view().deflating)
-    });
-    dir.read_callback_file(c"shortages", shown, &|s: &Shown, f| {
-        line(f, &s.resizer.view().shortages)
-    });
-    dir.read_callback_file(c"moved", shown, &|s: &Shown, f| {
-        count(f, &s.resizer.view().moved)
-    });
     dir.read_callback_file(c"hinted", shown, &|s: &Shown, f| {
         let bytes = s.hinting.as_ref().map_or(0, |hinting| hinting.hinted());
         writeln!(f, "{}", bytes / 4096)
@@ -109,14 +95,6 @@ fn files<'data>(shown: &'data Shown, dir: &ScopedDir<'data, '_>) {
     dir.read_callback_file(c"state", shown, &|s: &Shown, f| {
         writeln!(f, "{}", name(s.resizer.view().state.load(Relaxed)))
     });
-}
-
-fn line(f: &mut fmt::Formatter<'_>, value: &Atomic<u32>) -> fmt::Result {
-    writeln!(f, "{}", value.load(Relaxed))
-}
-
-fn count(f: &mut fmt::Formatter<'_>, value: &Atomic<u64>) -> fmt::Result {
-    writeln!(f, "{}", value.load(Relaxed))
 }
 
 /// Why the balloon is not as large as the host asks for.
