@@ -18,6 +18,7 @@ mod harness;
 mod hash;
 mod host;
 pub mod integrity;
+mod memory;
 mod migration;
 pub mod net;
 mod offload;

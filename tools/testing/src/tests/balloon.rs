@@ -3,6 +3,10 @@
 //! Tests of the balloon driver through what the host sees of it, and the same ones of the C driver.
 
 use super::{
+    memory::{
+        available,
+        ensure_available, //
+    },
     Driver,
     Test, //
 };
@@ -34,7 +38,7 @@ pub const SIZE: u64 = 768 * MIB;
 /// What they can spare of it, on the sanitizer kernel, too, whose checkers take their part.
 pub const SPARE: u64 = 320 * MIB;
 /// What else may take or give memory meanwhile: other processes of the guest, and QEMU for the code that it translates.
-const SLACK: u64 = 32 * MIB;
+pub const SLACK: u64 = 32 * MIB;
 /// Makes the host hold all memory of the guest from the start, so that each page given away shows.
 const PREALLOCATED: [&str; 4] = [
     "-object",
@@ -170,23 +174,11 @@ fn ensure_near(what: &str, value: u64, expected: u64) -> Result<()> {
     Ok(())
 }
 
-/// The guest's available memory comes near to what is expected. Pages that were freed lie in lists of each CPU for some seconds
-/// before they count as free.
-pub fn ensure_available(guest: &mut Guest, when: &str, expected: u64) -> Result<()> {
-    let mut available = 0;
-    let settled = guest.wait_for("available", Duration::from_secs(10), |guest| {
-        available = meminfo(guest, "MemAvailable")?;
-        Ok((available.abs_diff(expected) <= SLACK).then_some(()))
-    });
-
-    settled.or_else(|_| ensure_near(&format!("available memory, {when}"), available, expected))
-}
-
 /// The guest's memory and the host's follow the target down and up.
 fn follow(guest: &mut Guest, driver: Driver) -> Result<()> {
     driver.load(guest, "")?;
     ensure!(actual(guest)? == SIZE);
-    let available = meminfo(guest, "MemAvailable")?;
+    let available = available(guest)?;
     let resident = guest.resident()?;
 
     resize(guest, SIZE - SPARE)?;
@@ -419,7 +411,7 @@ fn mute(guest: &mut Guest, driver: Driver) -> Result<()> {
     const WANTED: u64 = 65_536;
 
     let total = meminfo(guest, "MemTotal")?;
-    let available = meminfo(guest, "MemAvailable")?;
+    let available = available(guest)?;
     driver.load(guest, "")?;
     let own = guest.sh(&format!("ls {DEBUGFS}"))?;
     guest.insmod("mute_balloon", &format!("devices=2 pages={WANTED}"))?;
@@ -550,7 +542,7 @@ pub fn intact(guest: &mut Guest, when: &str) -> Result<()> {
 /// Without the driver the guest has all its memory again, whatever the balloon was doing.
 fn unload(guest: &mut Guest, driver: Driver) -> Result<()> {
     let total = meminfo(guest, "MemTotal")?;
-    let available = meminfo(guest, "MemAvailable")?;
+    let available = available(guest)?;
 
     driver.load(guest, "")?;
     resize(guest, SIZE - SPARE)?;

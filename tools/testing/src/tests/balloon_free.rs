@@ -4,7 +4,6 @@
 
 use super::{
     balloon::{
-        ensure_available,
         meminfo,
         resize,
         spec,
@@ -12,6 +11,10 @@ use super::{
         C,
         RUST,
         SIZE, //
+    },
+    memory::{
+        available,
+        ensure_available, //
     },
     Driver,
     Test, //
@@ -211,7 +214,7 @@ fn hint(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
     ensure!(plain > NOISE, "{} MiB were sent", plain / MIB);
 
     driver.load(guest, "")?;
-    let available = meminfo(guest, "MemAvailable")?;
+    let available = available(guest)?;
     for round in 1..=2 {
         let sent = guest.migrate_by_file(lab)?;
         println!(

@@ -6,9 +6,7 @@ use super::{
     balloon::{
         actual,
         ask,
-        ensure_available,
         fresh,
-        meminfo,
         resize,
         spec,
         C,
@@ -16,6 +14,10 @@ use super::{
         RUST,
         SIZE,
         SPARE, //
+    },
+    memory::{
+        available,
+        ensure_available, //
     },
     Driver,
     Test, //
@@ -102,7 +104,7 @@ fn function_reset(guest: &mut Guest) -> Result<()> {
         "echo 1 >$(readlink -f /sys/bus/virtio/drivers/virtio_balloon_rust/virtio*/..)/reset";
 
     RUST.load(guest, "")?;
-    let available = meminfo(guest, "MemAvailable")?;
+    let available = available(guest)?;
     guest.qom_set("b0", "guest-stats-polling-interval", 1.into())?;
     for step in 0..6 {
         ask(guest, SIZE - step % 2 * SPARE)?;
