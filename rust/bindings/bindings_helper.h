@@ -24,6 +24,7 @@
 #include <linux/virtio_net.h>
 #include <linux/vmstat.h>
 #include <net/checksum.h>
+#include <net/netdev_queues.h>
 #include <net/page_pool/helpers.h>
 #include <net/xdp.h>
 

@@ -11,6 +11,7 @@
 //! - [`buffer`]: packets and receive memory as something that can be lent to a virtio device.
 //! - [`xdp`]: programs that see packets before the stack does.
 //! - [`filter`]: what an interface is to receive.
+//! - [`qstats`]: what single queues have counted.
 //! - [`ethtool`], [`stats`], [`address`]: what their names say.
 //!
 //! # How earlier attempts were judged, and what is different here
@@ -48,6 +49,7 @@ pub mod filter;
 pub mod napi;
 mod operations;
 pub mod page_pool;
+pub mod qstats;
 pub mod skbuff;
 pub mod stats;
 pub mod transmit;

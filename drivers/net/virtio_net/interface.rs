@@ -19,6 +19,7 @@ use crate::{
         self,
         Pair, //
     },
+    qstats,
     recovery::{
         self,
         Recovery, //
@@ -55,6 +56,11 @@ use guest::{
             statistics::Statistics, //
         },
         filter::RxMode,
+        qstats::{
+            Receive,
+            Scope as QueueScope,
+            Transmit, //
+        },
         xdp::{
             Attached,
             Refusal, //
@@ -180,6 +186,14 @@ impl device::Operations for Interface {
             tx_dropped: tx[tx::DROPS],
             tx_fifo_errors: tx[tx::DROPS],
         }
+    }
+
+    fn receive_statistics(dev: &Device<Self>, scope: QueueScope) -> Receive {
+        qstats::receive(dev, scope)
+    }
+
+    fn transmit_statistics(dev: &Device<Self>, scope: QueueScope) -> Transmit {
+        qstats::transmit(dev, scope)
     }
 
     /// Tells the device of its new address: by a command, or a legacy device by its configuration.

@@ -11,6 +11,7 @@ use crate::{
     },
     device_stats::{
         self,
+        Class,
         Classes, //
     },
     interface::Interface,
@@ -72,7 +73,7 @@ impl DeviceStats {
         Self(Atomic::new(0))
     }
 
-    fn classes(&self) -> Classes {
+    pub(crate) fn classes(&self) -> Classes {
         Classes(self.0.load(Relaxed))
     }
 
@@ -91,9 +92,16 @@ impl DeviceStats {
         }
     }
 
-    /// Asks the device for all of the first `active` pairs. Returns nothing if it does not answer.
-    fn read(&self, interface: &Interface, active: u16) -> KVec<u8> {
-        self.try_read(interface, active).unwrap_or_else(|error| {
+    /// Asks the device for what these queues, of which each can have some classes, have. Returns nothing if it does not answer.
+    pub(crate) fn read(
+        &self,
+        interface: &Interface,
+        queues: impl Iterator<Item = (u16, &'static [Class])>,
+    ) -> KVec<u8> {
+        if self.classes() == Classes::NONE {
+            return KVec::new();
+        }
+        self.try_read(interface, queues).unwrap_or_else(|error| {
             if guest::net::ratelimit() {
                 dev_warn!(
                     interface.vdev,
@@ -104,24 +112,24 @@ impl DeviceStats {
         })
     }
 
-    fn try_read(&self, interface: &Interface, active: u16) -> Result<KVec<u8>> {
+    fn try_read(
+        &self,
+        interface: &Interface,
+        queues: impl Iterator<Item = (u16, &'static [Class])>,
+    ) -> Result<KVec<u8>> {
         let control = interface.control(Feature::DeviceStats).ok_or(EOPNOTSUPP)?;
         let mut request = KVec::new();
         let mut room = 0;
-        let mut ask = |index, known| -> Result {
+
+        for (index, known) in queues {
             if let Some((bytes, len)) = self.classes().request(index, known) {
                 request.extend_from_slice(&bytes, GFP_KERNEL)?;
                 room += len;
             }
-            Ok(())
-        };
-
-        for pair in 0..active {
-            ask(2 * pair, device_stats::RX)?;
-            ask(2 * pair + 1, device_stats::TX)?;
         }
-        // CAST: There are at most 256 pairs.
-        ask(2 * interface.pairs.len() as u16, device_stats::CONTROL)?;
+        if request.is_empty() {
+            return Ok(KVec::new());
+        }
         control.statistics(request, room)
     }
 }
@@ -131,15 +139,24 @@ pub(crate) fn list(dev: &Device<Interface>, list: &mut Statistics<'_>) {
     let data = dev.data().get_ref();
     let pairs = &data.pairs;
     let classes = data.device_stats.classes();
-    let answer = if classes != Classes::NONE && list.want_values() {
+    // CAST: There are at most 256 pairs.
+    let count = pairs.len() as u16;
+    let answer = if list.want_values() {
         // CAST: It has been made of a 16-bit number.
-        data.device_stats.read(data, dev.channels().active as u16)
+        let active = dev.channels().active as u16;
+        let queues = (0..active).flat_map(|pair| {
+            [
+                (2 * pair, device_stats::RX),
+                (2 * pair + 1, device_stats::TX),
+            ]
+        });
+        let control = core::iter::once((2 * count, device_stats::CONTROL));
+        data.device_stats
+            .read(data, Iterator::chain(queues, control))
     } else {
         KVec::new()
     };
     let sums = Sums::of(pairs);
-    // CAST: There are at most 256 pairs.
-    let count = pairs.len() as u16;
 
     for (name, value) in rx::NAMES.iter().zip(sums.rx) {
         list.add(fmt!("rx_{name}"), value);

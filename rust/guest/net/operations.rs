@@ -14,6 +14,7 @@ use super::{
         RxMode, //
     },
     napi::Handler,
+    qstats,
     skbuff,
     stats::Stats,
     transmit::{
@@ -65,6 +66,17 @@ pub trait Operations: Send + Sync + Sized + 'static {
 
     /// Returns the statistics. Any context but hard interrupts.
     fn stats(dev: &Device<Self>) -> Stats;
+
+    /// Returns what a receive queue has counted. Process context, under the rtnl lock.
+    fn receive_statistics(_dev: &Device<Self>, _scope: qstats::Scope) -> qstats::Receive {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns what a transmit queue has counted. Process context, under the rtnl lock. A device has this if it has
+    /// [`receive_statistics`](Self::receive_statistics).
+    fn transmit_statistics(_dev: &Device<Self>, _scope: qstats::Scope) -> qstats::Transmit {
+        qstats::Transmit::default()
+    }
 
     /// The address is about to become `addr`. Process context, under the rtnl lock. An error refuses it.
     fn set_address(_dev: &Device<Self>, _addr: MacAddr) -> Result {

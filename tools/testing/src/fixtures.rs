@@ -29,6 +29,7 @@ const FILES: &[(&str, &str)] = &[
     ("user/mark", "bin/mark"),
     ("user/pingpong", "bin/pingpong"),
     ("user/pipes", "bin/pipes"),
+    ("user/qstats", "bin/qstats"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
     ("user/vsink", "bin/vsink"),

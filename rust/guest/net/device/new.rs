@@ -21,6 +21,7 @@ use crate::{
         },
         operations::Callbacks,
         page_pool,
+        qstats,
         transmit::{
             Of,
             Reclaim,
@@ -142,6 +143,9 @@ impl<T: Operations> NewDevice<T> {
         let raw = unsafe { &mut *dev };
         raw.netdev_ops = &Callbacks::<T>::OPS;
         raw.ethtool_ops = T::ETHTOOL.as_ptr();
+        if T::HAS_RECEIVE_STATISTICS {
+            raw.stat_ops = &qstats::Callbacks::<T>::OPS;
+        }
         // A `TxSkBuff` is its packet's only owner; with this flag, pktgen would send one several times at once.
         // SAFETY: The other view of this union is a mark of the same bits.
         let flags = unsafe { &mut raw.__bindgen_anon_1.__bindgen_anon_1 };

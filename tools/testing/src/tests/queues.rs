@@ -109,7 +109,7 @@ pub fn activity(guest: &mut Guest, driver: Driver) -> Result<[u64; 4]> {
 }
 
 /// Moves data in both directions over a connection of a process on one CPU, and returns by how much the [`activity`] grew.
-fn on_cpu(guest: &mut Guest, driver: Driver, cpu: u32) -> Result<[u64; 4]> {
+pub fn on_cpu(guest: &mut Guest, driver: Driver, cpu: u32) -> Result<[u64; 4]> {
     let port = 6000 + cpu;
     let echo = guest
         .outside()
