@@ -181,6 +181,8 @@ fn check_task(btf: &impl Source<'static>) -> Result<(), Misfit> {
     check!(task: task_struct, dl.flags);
     #[cfg(CONFIG_SCHED_CLASS_EXT)]
     check!(task: task_struct, scx.runnable_node);
+    #[cfg(CONFIG_CFS_BANDWIDTH)]
+    check!(task: task_struct, throttle_node);
     check!(task: task_struct, tasks);
     check!(task: task_struct, mm);
     check!(task: task_struct, exit_state);

@@ -12,7 +12,8 @@
 
 use crate::btf::reader::{
     Kind,
-    Source, //
+    Source,
+    Type, //
 };
 
 /// Number of real-time priorities, each with a list of its own in `struct rt_prio_array` (`MAX_RT_PRIO`).
@@ -110,6 +111,60 @@ pub struct RqLayout {
     pub dl_leftmost: usize,
     /// `struct list_head runnable_list` of sched_ext, where the kernel has it.
     pub scx_runnable: Option<usize>,
+    /// Groups of fair tasks, where the kernel keeps the tasks of those that have used up their time in lists of their own.
+    pub groups: Option<GroupLayout>,
+}
+
+/// Offsets within `struct task_group` and `struct cfs_rq`, and of the root group's within `struct rq`.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupLayout {
+    /// `struct cfs_rq cfs` in `struct rq`: that of the root.
+    pub root_cfs_rq: usize,
+    /// `struct task_group *cfs.tg` in `struct rq`: the root.
+    pub root: usize,
+    /// `struct cfs_rq __percpu *cfs_rq` in `struct task_group`.
+    pub cfs_rq: usize,
+    /// `struct task_group *parent`.
+    pub parent: usize,
+    /// `struct list_head children`.
+    pub children: usize,
+    /// `struct list_head siblings`.
+    pub siblings: usize,
+    /// `struct rq *rq` in `struct cfs_rq`.
+    pub rq: usize,
+    /// `struct list_head throttled_limbo_list` in `struct cfs_rq`.
+    pub throttled: usize,
+}
+
+impl GroupLayout {
+    fn find<'a>(btf: &impl Source<'a>, rq: &Type<'a>) -> Result<Option<Self>, Misfit> {
+        let Some(cfs_rq) = btf.find("cfs_rq", Kind::Struct) else {
+            return Ok(None);
+        };
+        if btf.field(&cfs_rq, "throttled_limbo_list").is_none() {
+            return Ok(None);
+        }
+        let group = btf
+            .find("task_group", Kind::Struct)
+            .ok_or(Misfit::Missing("struct task_group"))?;
+        let member = |of: &Type<'a>, path, size| {
+            let field = btf.field(of, path).ok_or(Misfit::Missing(path))?;
+            expect_size(path, size, field.size)?;
+            Ok(field.offset)
+        };
+        let root_cfs_rq = btf.field(rq, "cfs").ok_or(Misfit::Missing("cfs"))?;
+
+        Ok(Some(GroupLayout {
+            root_cfs_rq: root_cfs_rq.offset,
+            root: member(rq, "cfs.tg", PTR)?,
+            cfs_rq: member(&group, "cfs_rq", PTR)?,
+            parent: member(&group, "parent", PTR)?,
+            children: member(&group, "children", LIST)?,
+            siblings: member(&group, "siblings", LIST)?,
+            rq: member(&cfs_rq, "rq", PTR)?,
+            throttled: member(&cfs_rq, "throttled_limbo_list", LIST)?,
+        }))
+    }
 }
 
 impl RqLayout {
@@ -173,6 +228,7 @@ impl RqLayout {
                 Some(_) => Some(member("scx.runnable_list", LIST)?),
                 None => None,
             },
+            groups: GroupLayout::find(btf, &rq)?,
         })
     }
 }

@@ -17,6 +17,10 @@
 //!
 //! C header: `kernel/sched/sched.h`
 
+mod groups;
+
+use self::groups::Groups;
+
 use super::{
     check_task,
     layout::{
@@ -76,6 +80,8 @@ pub enum Queue {
     Deadline,
     /// In the list of runnable tasks of sched_ext.
     Ext,
+    /// In the list of a group that has used up its time.
+    Throttled,
     /// It is the CPU's stopper.
     Stop,
 }
@@ -99,8 +105,8 @@ pub enum NotCopied {
     Busy,
     /// There was no room for more tasks.
     Full,
-    /// A list on it has more entries than [`MAX_QUEUED`].
-    TooLong,
+    /// A list on it has more entries than [`MAX_QUEUED`], or the tree of groups has no end.
+    Damaged,
 }
 
 /// A task that a run queue points to, as long as it is known to be valid.
@@ -115,6 +121,8 @@ struct Found {
 pub struct QueuedTasks {
     tasks: KVVec<QueuedTask>,
     found: KVVec<Found>,
+    /// Lists of groups that have used up their time.
+    lists: KVVec<usize>,
 }
 
 // SAFETY: What is in `found` is not used between calls.
@@ -128,6 +136,7 @@ impl QueuedTasks {
     /// There is not so much memory.
     pub fn reserve(&mut self, more: usize) -> Result<(), AllocError> {
         self.tasks.reserve(more, GFP_KERNEL)?;
+        self.lists.reserve(more, GFP_KERNEL)?;
         self.found.reserve(more, GFP_KERNEL)
     }
 
@@ -250,6 +259,9 @@ impl RunQueues {
             if pid != Some(0) || flags.is_none_or(|flags| flags & wanted != wanted) {
                 return Err(Misfit::Contents("idle task"));
             }
+            if rq.groups().is_some_and(|groups| !groups.check()) {
+                return Err(Misfit::Contents("group of all tasks"));
+            }
         }
 
         // What runs here is this.
@@ -299,6 +311,16 @@ impl RunQueue<'_> {
         cpu::is_online(self.cpu)
     }
 
+    /// Groups of fair tasks, if those that have used up their time keep their tasks themselves.
+    fn groups(&self) -> Option<Groups<'_>> {
+        // SAFETY: By the type invariants, the CPU is possible, so that it has an area of per-CPU variables.
+        let here = unsafe { bindings::kstat_cpu(self.cpu.into()) } as usize;
+        let percpu = here.wrapping_sub(addr_of!(bindings::kstat) as usize);
+        let groups = self.layout.groups.as_ref()?;
+
+        Some(Groups::new(groups, self.rq as usize, percpu))
+    }
+
     /// Number of tasks that run or wait to run, at the moment.
     pub fn nr_running(&self) -> usize {
         let at = self.rq.wrapping_add(self.layout.nr_running).cast::<u32>();
@@ -314,11 +336,19 @@ impl RunQueue<'_> {
     /// See [`NotCopied`]; nothing is appended then.
     pub fn copy(&self, tasks: &mut QueuedTasks, cost: &mut Cost) -> Result<(), NotCopied> {
         let room = tasks.room();
-        let QueuedTasks { tasks, found } = tasks;
+        let QueuedTasks {
+            tasks,
+            found,
+            lists,
+        } = tasks;
         found.clear();
+        lists.clear();
 
         // From before the lock is taken until there are references.
-        let _rcu = rcu::read_lock();
+        let rcu = rcu::read_lock();
+        if let Some(groups) = self.groups() {
+            groups.throttled(&rcu, lists)?;
+        }
         let guard = self.try_lock(&mut cost.retries).ok_or(NotCopied::Busy)?;
         let start = ktime_get_ns();
         let mut copy = Copy {
@@ -326,7 +356,7 @@ impl RunQueue<'_> {
             room,
             steps: MAX_QUEUED,
         };
-        let copied = guard.copy(&mut copy);
+        let copied = guard.copy(lists, &mut copy);
         let idle = guard.task(self.layout.idle);
         let held = ktime_get_ns().wrapping_sub(start);
         drop(guard);
@@ -388,13 +418,15 @@ impl Drop for Locked<'_> {
 }
 
 impl Locked<'_> {
-    fn copy(&self, copy: &mut Copy<'_>) -> Result<(), NotCopied> {
+    /// Copies all tasks. `lists` are those of groups, which have been found since before the lock was taken, within the same RCU
+    /// read-side critical section.
+    fn copy(&self, lists: &[usize], copy: &mut Copy<'_>) -> Result<(), NotCopied> {
         let layout = self.queue.layout;
 
         copy.add(self.task(layout.curr), Queue::Current)?;
         copy.add(self.task(layout.stop), Queue::Stop)?;
         self.list(
-            layout.cfs_tasks,
+            self.at(layout.cfs_tasks),
             offset_of!(bindings::task_struct, se.group_node),
             Queue::Fair,
             copy,
@@ -404,25 +436,31 @@ impl Locked<'_> {
         #[cfg(CONFIG_SCHED_CLASS_EXT)]
         if let Some(runnable) = layout.scx_runnable {
             self.list(
-                runnable,
+                self.at(runnable),
                 offset_of!(bindings::task_struct, scx.runnable_node),
                 Queue::Ext,
                 copy,
             )?;
         }
+        #[cfg(CONFIG_CFS_BANDWIDTH)]
+        for list in lists.iter().copied() {
+            let node = offset_of!(bindings::task_struct, throttle_node);
+            let list = core::ptr::with_exposed_provenance(list);
+            self.list(list, node, Queue::Throttled, copy)?;
+        }
         Ok(())
     }
 
-    /// Copies the tasks of the list at offset `head`, linked by their member at offset `node`.
+    /// Copies the tasks of the list at `head`, linked by their member at offset `node`.
     fn list(
         &self,
-        head: usize,
+        head: *const u8,
         node: usize,
         queue: Queue,
         copy: &mut Copy<'_>,
     ) -> Result<(), NotCopied> {
-        let head: *const bindings::list_head = self.at(head).cast();
-        // SAFETY: By the type invariants, `head` is a list head of the run queue, and its lock is held.
+        let head: *const bindings::list_head = head.cast();
+        // SAFETY: `head` is a list head of the run queue, or of a group's part on this CPU, which RCU keeps; the lock is held.
         let mut entry = unsafe { (*head).next }.cast_const();
 
         while !core::ptr::eq(entry, head) {
@@ -445,7 +483,7 @@ impl Locked<'_> {
 
             if word & (1 << (prio % bits)) != 0 {
                 self.list(
-                    self.queue.layout.rt_queue + prio * size_of::<bindings::list_head>(),
+                    self.at(self.queue.layout.rt_queue + prio * size_of::<bindings::list_head>()),
                     offset_of!(bindings::task_struct, rt.run_list),
                     Queue::Realtime,
                     copy,
@@ -508,7 +546,7 @@ impl Copy<'_> {
     /// Counts one entry of a list.
     #[inline]
     fn step(&mut self) -> Result<(), NotCopied> {
-        self.steps = self.steps.checked_sub(1).ok_or(NotCopied::TooLong)?;
+        self.steps = self.steps.checked_sub(1).ok_or(NotCopied::Damaged)?;
         Ok(())
     }
 

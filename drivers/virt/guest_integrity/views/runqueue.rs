@@ -60,7 +60,7 @@ fn collect(sources: &Sources, to: &mut Witnesses) -> Result<(), AllocError> {
             }
             Err(why) => {
                 coverage.skipped += 1;
-                if why == NotCopied::TooLong {
+                if why == NotCopied::Damaged {
                     coverage.damaged_run_queue();
                 }
             }

@@ -187,11 +187,34 @@ fn kernel(lock: u32, extra: Option<&str>) -> Vec<u8> {
         &[("donor", task_ptr, 0), ("curr", task_ptr, 0)],
     );
 
+    let cfs = w.composite(
+        STRUCT,
+        "cfs_rq",
+        48,
+        &[
+            ("rq", task_ptr, 0),
+            ("tg", task_ptr, 64),
+            ("throttled_limbo_list", list, 128),
+        ],
+    );
+    w.composite(
+        STRUCT,
+        "task_group",
+        48,
+        &[
+            ("cfs_rq", task_ptr, 0),
+            ("parent", task_ptr, 64),
+            ("children", list, 128),
+            ("siblings", list, 256),
+        ],
+    );
+
     let mut members = vec![
         ("nr_running", int, 0),
         ("", either, CURR * 8),
         ("idle", task_ptr, 32 * 8),
         ("__lock", lock, LOCK * 8),
+        ("cfs", cfs, 96 * 8),
         ("rt", rt, 256 * 8),
         ("dl", dl, 2000 * 8),
         ("scx", scx, 2100 * 8),
@@ -232,6 +255,12 @@ fn finds_the_layout() {
     assert_eq!(layout.rt_queue, 272);
     assert_eq!(layout.dl_leftmost, 2008);
     assert_eq!(layout.scx_runnable, Some(2108));
+
+    let groups = layout.groups.unwrap();
+    assert_eq!((groups.root_cfs_rq, groups.root), (96, 104));
+    assert_eq!((groups.cfs_rq, groups.parent), (0, 8));
+    assert_eq!((groups.children, groups.siblings), (16, 32));
+    assert_eq!((groups.rq, groups.throttled), (0, 16));
 }
 
 #[test]
@@ -414,6 +443,7 @@ fn a_real_kernel() {
 
     println!("{layout:?}");
     assert_eq!(layout.nr_running, 0);
+    assert!(layout.groups.is_some());
     assert!(source.image().types().count() > 10_000);
     assert_eq!(
         source.field(&task, "se.group_node").map(|field| field.size),
