@@ -16,6 +16,7 @@ use std::{
 /// What is built, and where guests find it.
 const FILES: &[(&str, &str)] = &[
     ("bend_list/bend_list.ko", "modules/bend_list.ko"),
+    ("bpf/sched.bpf.o", "lib/sched.bpf.o"),
     ("bpf/xdp.bpf.o", "lib/xdp.bpf.o"),
     ("empty_probe/empty_probe.ko", "modules/empty_probe.ko"),
     ("forge_task/forge_task.ko", "modules/forge_task.ko"),
@@ -30,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     ("user/pingpong", "bin/pingpong"),
     ("user/pipes", "bin/pipes"),
     ("user/qstats", "bin/qstats"),
+    ("user/scx", "bin/scx"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
     ("user/vsink", "bin/vsink"),

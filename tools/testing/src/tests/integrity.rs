@@ -8,6 +8,7 @@ mod storm;
 mod switch;
 mod uplink;
 mod views;
+mod waiting;
 
 use super::{
     Driver,
@@ -73,6 +74,15 @@ pub fn tests() -> Vec<Test> {
                 .with_context(|| format!("with policy {policy}"))?;
             }
             Ok(())
+        }),
+        Test::guest("integrity/sched-ext", 120, spec(), |guest, _| {
+            waiting::sched_ext(guest)
+        }),
+        Test::guest("integrity/throttled", 120, spec(), |guest, _| {
+            waiting::throttled(guest)
+        }),
+        Test::guest("integrity/delayed", 120, spec(), |guest, _| {
+            waiting::delayed(guest)
         }),
         Test::guest("integrity/twin", 60, spec(), |guest, _| twin(guest)),
         Test::guest("integrity/forged-name", 60, spec(), |guest, _| {
