@@ -403,7 +403,8 @@ impl Handler for Receiver {
         // With the smallest MTU: the packets will show what they need.
         let units = self.supply.units(0, room);
 
-        loop {
+        // Not one more than there is room for: the pool would get memory for dozens.
+        while shared.queue.lock_bh().is_some_and(|vq| vq.num_free() > 0) {
             let Some(buffer) = self.supply.take(&mut pool, units, room, Wait::Yes) else {
                 // The first poll tries again.
                 break;
@@ -411,7 +412,8 @@ impl Handler for Receiver {
             let Some(mut vq) = shared.queue.lock_bh() else {
                 return;
             };
-            if vq.num_free() == 0 || vq.add_inbuf(buffer).is_err() {
+            if let Err(Rejected { mut buffer, .. }) = vq.add_inbuf(buffer) {
+                self.supply.trim(&mut buffer, 0);
                 break;
             }
         }
