@@ -17,6 +17,9 @@ guest::module_params! {
     /// How much may come back.
     refault_mib: Number<u32> = Number::new(32, 0, 0xff_ffff), 0o644,
         "MiB in a second that the guest reads back after they were reclaimed, at which inflating pauses (default 32, 0: never)";
+    /// How many kinds of figures the device gets.
+    stat_tags: Number<u32> = Number::new(16, 1, 16), 0o444,
+        "kinds of statistics that the host knows, in the order of their numbers (default 16: all)";
     /// How many page frame numbers a list has.
     list_pfns: Number<u32> = Number::new(256, 16, 512), 0o444,
         "page frames named in one buffer at most (default 256, which all hosts take; up to 512, for hosts on huge pages)";

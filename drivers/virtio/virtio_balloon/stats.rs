@@ -5,9 +5,12 @@
 //! It works the other way round: the driver lends the device a buffer with figures, and the device gives it back when it wants
 //! new ones. Collecting them sleeps, so a work item does it.
 
-use crate::tags::{
-    self,
-    Tag, //
+use crate::{
+    params::stat_tags,
+    tags::{
+        self,
+        Tag, //
+    }, //
 };
 use guest::{
     mm::stats::{
@@ -68,6 +71,8 @@ struct Collector {
     /// The first message, until it is lent.
     message: Option<Message>,
     last: Instant<Monotonic>,
+    /// How many kinds of figures the device is taken to know.
+    known: u32,
 }
 
 impl_has_delayed_work! {
@@ -85,11 +90,13 @@ impl WorkItem for Stats {
 impl Stats {
     /// Makes what is needed to answer in the queue `vq`.
     pub(crate) fn new(vq: Arc<Queue<Message>>, queue: Arc<OwnedQueue>) -> Result<Arc<Self>> {
-        let collector = Collector {
+        let mut collector = Collector {
             events: Events::new()?,
-            message: Some(Message::new_out(FIGURES * tags::RECORD)?),
+            message: None,
             last: Instant::now(),
+            known: stat_tags.get(),
         };
+        collector.message = Some(collector.blank()?);
 
         Arc::pin_init(
             try_pin_init!(Self {
@@ -123,7 +130,10 @@ impl Stats {
     ///
     /// [`ENOMEM`].
     pub(crate) fn resume(self: &Arc<Self>) -> Result {
-        self.collector.lock().message = Some(Message::new_out(FIGURES * tags::RECORD)?);
+        let mut collector = self.collector.lock();
+        let message = collector.blank()?;
+        collector.message = Some(message);
+        drop(collector);
         workqueue::enable_delayed::<_, 0>(self);
         self.prime();
         Ok(())
@@ -162,7 +172,7 @@ impl Stats {
 
     /// Fills `message` with figures of now and lends it to the device.
     fn lend(&self, collector: &mut Collector, mut message: Message) {
-        tags::write(&mut message, &collector.collect());
+        tags::write(&mut message, collector.figures());
         collector.last = Instant::now();
 
         if let Some(mut vq) = self.vq.lock_bh() {
@@ -175,6 +185,24 @@ impl Stats {
 }
 
 impl Collector {
+    /// Makes a message with room for all figures of which the device knows.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    fn blank(&mut self) -> Result<Message> {
+        Message::new_out(self.figures().count() * tags::RECORD)
+    }
+
+    /// Collects the figures of which the device knows.
+    fn figures(&mut self) -> impl Iterator<Item = (Tag, u64)> {
+        let known = self.known;
+
+        self.collect()
+            .into_iter()
+            .filter(move |(tag, _)| tag.is_known(known))
+    }
+
     fn collect(&mut self) -> [(Tag, u64); FIGURES] {
         self.events.refresh();
         let events = &self.events;

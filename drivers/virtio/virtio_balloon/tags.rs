@@ -42,11 +42,19 @@ pub(crate) enum Tag {
     DirectReclaims = 15,
 }
 
+impl Tag {
+    /// Returns whether a device that knows the first `count` kinds of figures knows this one.
+    pub(crate) fn is_known(self, count: u32) -> bool {
+        // CAST: The enum is `repr(u16)`.
+        u32::from(self as u16) < count
+    }
+}
+
 /// Bytes of one figure: a 16-bit tag and a 64-bit value, both little endian, without padding.
 pub(crate) const RECORD: usize = 10;
 
 /// Writes one record per figure into `message`, and returns how many there was room for.
-pub(crate) fn write(message: &mut [u8], figures: &[(Tag, u64)]) -> usize {
+pub(crate) fn write(message: &mut [u8], figures: impl Iterator<Item = (Tag, u64)>) -> usize {
     let records = message.chunks_exact_mut(RECORD);
 
     records
@@ -54,7 +62,7 @@ pub(crate) fn write(message: &mut [u8], figures: &[(Tag, u64)]) -> usize {
         .map(|(record, (tag, value))| {
             let (head, tail) = record.split_at_mut(2);
             // CAST: The enum is `repr(u16)`.
-            head.copy_from_slice(&(*tag as u16).to_le_bytes());
+            head.copy_from_slice(&(tag as u16).to_le_bytes());
             tail.copy_from_slice(&value.to_le_bytes());
         })
         .count()

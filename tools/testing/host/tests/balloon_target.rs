@@ -373,7 +373,7 @@ proptest! {
     fn records_fill_the_message(room in 0usize..200, values in prop::collection::vec(any::<u64>(), 0..16)) {
         let figures: Vec<_> = values.iter().map(|value| (Tag::DiskCaches, *value)).collect();
         let mut message = vec![0xa5; room];
-        let written = tags::write(&mut message, &figures);
+        let written = tags::write(&mut message, figures.iter().copied());
 
         prop_assert_eq!(written, figures.len().min(room / 10));
         for (i, value) in values.iter().take(written).enumerate() {
@@ -406,8 +406,9 @@ fn tags_have_the_numbers_of_the_specification() {
         Tag::DirectReclaims,
     ];
 
-    for (number, tag) in tags.iter().enumerate() {
-        assert_eq!(*tag as usize, number);
+    for (number, tag) in (0..).zip(tags) {
+        assert_eq!(tag as u32, number);
+        assert!(tag.is_known(number + 1) && !tag.is_known(number));
     }
 }
 

@@ -93,6 +93,10 @@ pub fn tests() -> Vec<Test> {
                 Test::guest(name("unreachable"), 180, plain(), move |guest, _| {
                     unreachable(guest, driver)
                 }),
+                // The C driver sends all that it knows.
+                Test::guest(name("statistics-capped"), 60, plain(), |guest, _| {
+                    capped(guest)
+                }),
                 // The C driver waits for such a host without end.
                 Test::guest(name("mute"), 120, plain(), move |guest, _| {
                     mute(guest, driver)
@@ -327,6 +331,27 @@ fn statistics(guest: &mut Guest, driver: Driver) -> Result<()> {
     ensure_near("growth of the cache", cached, 64 * MIB)?;
     ensure!(second["stat-minor-faults"] > first["stat-minor-faults"]);
     Ok(())
+}
+
+/// A host that knows seven kinds of statistics gets these.
+fn capped(guest: &mut Guest) -> Result<()> {
+    RUST.load(guest, "stat_tags=7")?;
+    guest.qom_set("b0", "guest-stats-polling-interval", 1.into())?;
+    let stats = fresh(guest)?;
+
+    // What the guest does not send QEMU shows as -1.
+    for (tag, is_sent) in [
+        ("stat-available-memory", true),
+        ("stat-disk-caches", false),
+        ("stat-oom-kills", false),
+    ] {
+        let value = stats.get(tag).copied();
+        ensure!(
+            value.is_some_and(|value| (value != u64::MAX) == is_sent),
+            "{tag}: {value:?}"
+        );
+    }
+    RUST.unload(guest)
 }
 
 /// Statistics that the guest has sent since now.
