@@ -284,7 +284,11 @@ impl Worker {
         let shrinking = matches!(self.books.next(self.list), Step::Deflate(_));
         let unsettled = self.release == Release::Told && self.books.deflating() != Units::ZERO;
 
-        !shrinking && !unsettled && self.inflate.is_usable() && self.deflate.is_usable()
+        !shrinking && !unsettled && self.is_usable()
+    }
+
+    fn is_usable(&self) -> bool {
+        self.inflate.is_usable() && self.deflate.is_usable()
     }
 
     /// Takes steps towards the target.
@@ -296,6 +300,7 @@ impl Worker {
             flow = match self.books.next(self.list) {
                 Step::Inflate(amount) => self.inflate(amount, context),
                 Step::Deflate(amount) => self.deflate(amount, context),
+                Step::Wait if !self.is_usable() => self.give_up(context),
                 Step::Wait => self.stop(State::Waiting),
                 Step::Rest => self.stop(State::Resting),
             };

@@ -354,9 +354,11 @@ impl Guest {
     }
 
     /// Shuts the guest down, and returns its log.
-    pub fn power_off(mut self) -> Result<String> {
+    pub fn power_off(&mut self) -> Result<String> {
         let log = self.finish()?;
 
+        // Nothing can be asked of it any more.
+        self.agent_is_away = true;
         // The first process of the small guests is a shell, which does not do it.
         self.sh(
             "(sleep 1; if test -d /run/systemd/system; then poweroff; else sync; poweroff -f; fi) \

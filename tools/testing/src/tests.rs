@@ -8,6 +8,7 @@ mod balloon_free;
 mod balloon_limits;
 mod balloon_load;
 mod balloon_reset;
+mod balloon_told;
 mod bent;
 mod build;
 mod card;
@@ -253,6 +254,7 @@ pub fn all() -> Vec<Test> {
         balloon_limits::tests(),
         balloon_load::tests(),
         balloon_reset::tests(),
+        balloon_told::tests(),
         refusals::tests(),
         samples::tests(),
         scripts::tests(),
