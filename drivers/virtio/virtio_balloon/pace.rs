@@ -84,7 +84,7 @@ pub(crate) struct Told {
 
 impl Told {
     /// This much more or less is told at once.
-    const STEP: u32 = 32 * 256;
+    const STEP: u32 = 64 * 256;
 
     /// Less than that, after this many milliseconds.
     const INTERVAL: u64 = 100;
