@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     ("user/pingpong", "bin/pingpong"),
     ("user/pipes", "bin/pipes"),
     ("user/qstats", "bin/qstats"),
+    ("user/scans", "bin/scans"),
     ("user/scx", "bin/scx"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),

@@ -136,7 +136,7 @@ pub fn tests() -> Vec<Test> {
         .stock_only("it counts instructions"),
         Test::guest(
             "integrity/storm",
-            60 + storm::seconds(),
+            120 + storm::seconds() * 5 / 4,
             spec().memory(768),
             storm::storm,
         ),

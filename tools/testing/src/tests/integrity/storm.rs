@@ -5,7 +5,6 @@
 use super::{
     count,
     findings,
-    DEBUGFS,
     MODULE, //
 };
 use crate::guest::{
@@ -17,24 +16,30 @@ use anyhow::{
     Context,
     Result, //
 };
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    time::Duration, //
+};
+
+/// Longest time of one round, in seconds.
+const ROUND: u64 = 60;
 
 /// What changes the machine meanwhile, each for ever.
 const LOOPS: [(&str, &str); 4] = [
     // A group that has used up its time within a moment, with a storm of its own.
     (
         "throttle",
-        "(echo 0 >/run/cg/small/cgroup.procs; exec storm -s 100000 -w 2 >/dev/null) & \
+        "(echo 0 >/run/cg/small/cgroup.procs; while :; do storm -s 1000 -w 2 >/dev/null; done) & \
          while sleep 1; do grep -q \"^nr_throttled [1-9]\" /run/cg/small/cpu.stat && echo; done",
-    ),
-    (
-        "hotplug",
-        "while echo 0 && sleep 0.3 && echo 1 >&3 && sleep 0.3; do echo >&4; done \
-         4>&1 >/sys/devices/system/cpu/cpu1/online 3>/sys/devices/system/cpu/cpu1/online",
     ),
     (
         "modules",
         "while modprobe dummy && rmmod dummy; do echo; done",
+    ),
+    // A CPU that goes meanwhile makes the kernel take the scheduler away.
+    (
+        "sched_ext",
+        "scx /lib/sched.bpf.o 500 500",
     ),
     // The probe, and views that come and go.
     (
@@ -44,6 +49,12 @@ const LOOPS: [(&str, &str); 4] = [
     ),
 ];
 
+const HOTPLUG: (&str, &str) = (
+    "hotplug",
+    "while echo 0 && sleep 0.3 && echo 1 >&3 && sleep 0.3; do echo >&4; done \
+     4>&1 >/sys/devices/system/cpu/cpu1/online 3>/sys/devices/system/cpu/cpu1/online",
+);
+
 /// How long it lasts: a minute, or `TENON_STORM_SECONDS`.
 pub fn seconds() -> u64 {
     std::env::var("TENON_STORM_SECONDS")
@@ -52,36 +63,97 @@ pub fn seconds() -> u64 {
         .unwrap_or(60)
 }
 
-/// However fast honest tasks come and go, none is taken for a hidden one, and each scan is complete.
-pub fn storm(guest: &mut Guest, lab: &Lab) -> Result<()> {
-    let seconds = seconds();
+/// What all scans of a storm have said of themselves.
+struct Scans(HashMap<String, u64>);
 
-    // Each honest suspect of the probe has another scan made.
-    MODULE.load(guest, "interval_ms=0")?;
-    guest.sh(
-        "mkdir -p /run/cg && mount -t cgroup2 none /run/cg && echo +cpu >/run/cg/cgroup.subtree_control && \
-         mkdir /run/cg/small && echo '1000 50000' >/run/cg/small/cpu.max",
-    )?;
-    guest.sh(&format!(
-        "(while echo 1 >{DEBUGFS}/scan; do :; done) >/dev/null 2>&1 & echo $! >/run/scanner"
-    ))?;
-    for (name, command) in LOOPS {
-        guest.sh(&format!(
-            "sh -c '{command}' >/run/loop-{name} 2>/run/loop-{name}.err </dev/null & \
+impl Scans {
+    fn parse(line: &str) -> Result<Self> {
+        let pairs = line.split_whitespace().map(|pair| {
+            let (key, value) = pair.split_once('=').with_context(|| line.to_owned())?;
+            Ok((key.to_owned(), value.parse()?))
+        });
+
+        Ok(Scans(pairs.collect::<Result<_>>()?))
+    }
+
+    /// A number, by its name in what the program `scans` prints.
+    fn get(&self, key: &str) -> Result<u64> {
+        self.0
+            .get(key)
+            .copied()
+            .with_context(|| format!("no {key} of the scans"))
+    }
+}
+
+/// A storm under way.
+struct Storm<'a> {
+    guest: &'a mut Guest,
+    loops: Vec<&'static str>,
+}
+
+impl<'a> Storm<'a> {
+    /// Begins to scan, and whatever changes the machine. guest_integrity has been loaded.
+    fn begin(guest: &'a mut Guest) -> Result<Self> {
+        guest.sh(
+            "mkdir -p /run/cg && mount -t cgroup2 none /run/cg && echo +cpu >/run/cg/cgroup.subtree_control && \
+             mkdir /run/cg/small && echo '1000 50000' >/run/cg/small/cpu.max",
+        )?;
+        let mut storm = Storm {
+            guest,
+            loops: Vec::new(),
+        };
+
+        // With a higher priority it would keep threads of the kernel that hold RCU up from running.
+        storm
+            .guest
+            .sh("scans >/run/scans 2>&1 </dev/null & echo $! >/run/scans.pid")?;
+        for each in &LOOPS {
+            storm.start(each)?;
+        }
+        Ok(storm)
+    }
+
+    fn start(&mut self, (name, command): &(&'static str, &str)) -> Result<()> {
+        self.guest.sh(&format!(
+            "sh -c '{command}' >>/run/loop-{name} 2>/run/loop-{name}.err </dev/null & \
              echo $! >/run/loop-{name}.pid"
         ))?;
+        if !self.loops.contains(name) {
+            self.loops.push(name);
+        }
+        Ok(())
     }
-    // The kernel divides by the number of CPUs that are left of a deadline task's when its last one has gone: with such tasks, all
-    // CPUs stay.
-    let storms = [
-        (seconds * 3 / 4, "-w $((2 * $(nproc)))"),
-        (seconds / 4, "-w $((2 * $(nproc))) -d"),
-    ];
-    for (seconds, options) in storms {
-        let done = guest.sh_for(
-            Duration::from_secs(seconds + 45),
-            &format!("storm -s {seconds} {options}"),
+
+    /// Rages for so many seconds, a minute at most at a time.
+    fn rage(&mut self, mut seconds: u64) -> Result<()> {
+        while seconds > 0 {
+            let round = seconds.min(ROUND);
+
+            self.round(round)?;
+            seconds -= round;
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, seconds: u64) -> Result<()> {
+        // The kernel divides by the number of CPUs that are left of a deadline task's when its last one has gone: with such tasks, all
+        // CPUs stay.
+        self.start(&HOTPLUG)?;
+        self.tasks((seconds * 3).div_ceil(4), "")?;
+        self.guest.sh(
+            "kill -KILL $(cat /run/loop-hotplug.pid) 2>/dev/null; sleep 1; \
+             [ $(cat /sys/devices/system/cpu/cpu1/online) = 1 ] || echo 1 >/sys/devices/system/cpu/cpu1/online",
         )?;
+        self.tasks(seconds / 4, "-d")
+    }
+
+    /// Tasks that come and go.
+    fn tasks(&mut self, seconds: u64, options: &str) -> Result<()> {
+        let done = self.guest.sh_for(
+            Duration::from_secs(seconds + 45),
+            &format!("storm -s {seconds} -w $((2 * $(nproc))) {options}"),
+        )?;
+
         for kind in done.split(' ') {
             let (name, number) = kind.split_once('=').with_context(|| done.clone())?;
             ensure!(
@@ -90,18 +162,37 @@ pub fn storm(guest: &mut Guest, lab: &Lab) -> Result<()> {
             );
         }
         println!("{}", done.trim());
-        guest.sh(
-            "kill -KILL $(cat /run/loop-hotplug.pid) 2>/dev/null; sleep 1; \
-             [ $(cat /sys/devices/system/cpu/cpu1/online) = 1 ] || echo 1 >/sys/devices/system/cpu/cpu1/online",
-        )?;
-    }
-    guest.sh("kill $(cat /run/scanner)")?;
-    for (name, _) in LOOPS {
-        let rounds = guest.number(&format!("wc -l </run/loop-{name}"))?;
-        let error = guest.sh(&format!("cat /run/loop-{name}.err"))?;
-        ensure!(rounds >= 3, "{name}: {rounds} rounds only, {error}");
+        Ok(())
     }
 
+    /// Ends scanning, and returns what the scans were like.
+    fn scans(&mut self) -> Result<Scans> {
+        self.guest.sh("kill $(cat /run/scans.pid)")?;
+        let line =
+            self.guest
+                .wait_for("the end of scanning", Duration::from_secs(20), |guest| {
+                    let line = guest.sh("cat /run/scans")?;
+                    Ok((!line.is_empty()).then_some(line))
+                })?;
+
+        Scans::parse(&line)
+    }
+
+    /// Ends it all, and fails if it was too little of a storm.
+    fn end(mut self) -> Result<Scans> {
+        let scans = self.scans()?;
+
+        for name in &self.loops {
+            let rounds = self.guest.number(&format!("wc -l </run/loop-{name}"))?;
+            let error = self.guest.sh(&format!("cat /run/loop-{name}.err"))?;
+            ensure!(rounds >= 3, "{name}: {rounds} rounds only, {error}");
+        }
+        Ok(scans)
+    }
+}
+
+/// Fails if anything was found, or anything left out, or if no scan met what the storm is for.
+fn check(guest: &mut Guest) -> Result<()> {
     let scans = count(guest, "scans")?;
     let found = count(guest, "findings")?;
     ensure!(
@@ -109,7 +200,6 @@ pub fn storm(guest: &mut Guest, lab: &Lab) -> Result<()> {
         "{found} findings in {scans} scans: {:?}",
         findings(guest)?
     );
-    ensure!(scans > 500 / u64::from(lab.slow), "{scans} scans only");
     let clean = count(guest, "clean")?;
     let truncated = count(guest, "truncated")?;
     ensure!(
@@ -123,7 +213,31 @@ pub fn storm(guest: &mut Guest, lab: &Lab) -> Result<()> {
         "{scans} scans, {} suspects of the probe, {exiting} tasks were exiting, {} cleared",
         suspected?, cleared?
     );
-    // Else the storm did not bring the scans into the situation that it is for.
     ensure!(exiting > 0, "no scan met a task that was exiting");
     Ok(())
+}
+
+/// However fast honest tasks come and go, none is taken for a hidden one, and each scan is complete.
+pub fn storm(guest: &mut Guest, lab: &Lab) -> Result<()> {
+    // Each honest suspect of the probe has another scan made.
+    MODULE.load(guest, "interval_ms=0")?;
+    let mut storm = Storm::begin(guest)?;
+    storm.rage(seconds())?;
+    let scans = storm.end()?.get("scans")?;
+
+    ensure!(scans > 500 / u64::from(lab.slow), "{scans} scans only");
+    check(guest)
+}
+
+#[cfg(test)]
+mod unit {
+    use super::Scans;
+
+    #[test]
+    fn scans_are_read_by_name() {
+        let scans = Scans::parse("scans=12 complete=11 cpus_min=2\n").unwrap();
+
+        assert_eq!(scans.get("complete").unwrap(), 11);
+        assert!(scans.get("cpus").is_err() && Scans::parse("scans=").is_err());
+    }
 }
