@@ -32,6 +32,7 @@ const FILES: &[(&str, &str)] = &[
     ("user/pipes", "bin/pipes"),
     ("user/qstats", "bin/qstats"),
     ("user/scans", "bin/scans"),
+    ("user/segment", "bin/segment"),
     ("user/scx", "bin/scx"),
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
