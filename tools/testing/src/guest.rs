@@ -4,6 +4,7 @@
 
 mod agent;
 mod archive;
+mod hibernation;
 mod image;
 mod migration;
 mod modules;
@@ -178,6 +179,7 @@ impl Guest {
                     .spawn(command.stdout(output.try_clone()?).stderr(output))
             })
             .collect::<Result<Vec<_>>>()?;
+        spec.make_disk(directory.path()).context("the disk")?;
         let mut command = spec.driven(&lab.image, &lab.log, directory.path());
         let process = lab.group.spawn(command.stderr(File::create(&errors)?))?;
         let up = || {

@@ -6,6 +6,7 @@ use super::image::Image;
 use std::{
     fs,
     fs::OpenOptions,
+    io,
     path::{
         Path,
         PathBuf, //
@@ -95,6 +96,10 @@ pub struct Spec {
     shared: bool,
     namespace: Namespace,
     incoming: bool,
+    /// Whether the guest was in another QEMU before.
+    again: bool,
+    /// The size of the disk, if there is one.
+    disk: Option<u64>,
     card: Option<Card>,
 }
 
@@ -139,6 +144,8 @@ impl Spec {
             shared: false,
             namespace: Namespace::Any,
             incoming: false,
+            again: false,
+            disk: None,
             card: None,
         }
     }
@@ -244,6 +251,33 @@ impl Spec {
                 command
             })
             .collect()
+    }
+
+    /// Adds a disk that is empty at first, `/dev/nvme0n1`, for which the kernel needs no module. The kernel looks there for a guest
+    /// that has been suspended to disk.
+    pub fn disk(mut self, mebibytes: u64) -> Self {
+        self.disk = Some(mebibytes << 20);
+        self.arguments(&[
+            "-drive",
+            "file=SOCKETS/disk,format=raw,if=none,id=disk",
+            "-device",
+            "nvme,drive=disk,serial=disk",
+        ])
+        .append("resume=/dev/nvme0n1 resumewait")
+    }
+
+    /// Makes the file of the disk, of which only what is written takes space.
+    pub fn make_disk(&self, sockets: &Path) -> io::Result<()> {
+        match self.disk {
+            Some(size) => fs::File::create(sockets.join("disk"))?.set_len(size),
+            None => Ok(()),
+        }
+    }
+
+    /// The same machine, in a QEMU that comes after another one.
+    pub fn again(mut self) -> Self {
+        self.again = true;
+        self
     }
 
     /// The same machine, whose state will come from the QEMU of process `pid`: see [`Guest::migrate`](super::Guest::migrate).
@@ -356,7 +390,11 @@ impl Spec {
         let mut command = self.base(image, "", sockets);
 
         // What a guest said before it came here stays.
-        let append = if self.incoming { "on" } else { "off" };
+        let append = if self.incoming || self.again {
+            "on"
+        } else {
+            "off"
+        };
         command.arg("-chardev").arg(format!(
             "file,id=console,append={append},path={}",
             log.display()

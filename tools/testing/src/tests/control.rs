@@ -4,6 +4,7 @@
 //! passes the same tests, but for what is said there.
 
 use super::{
+    balloon,
     net::{
         ping,
         reset_function,
@@ -61,6 +62,15 @@ pub fn tests() -> Vec<Test> {
             plain(),
             move |guest, _| suspend(guest, driver),
         ));
+        tests.push(
+            Test::guest(
+                name("hibernate"),
+                300,
+                balloon::spec(plain().disk(1024), ""),
+                move |guest, lab| hibernate(guest, lab, driver),
+            )
+            .stock_only("its kernel has no driver for the disk"),
+        );
         // The C driver does not come back from this.
         if driver == RUST {
             tests.push(Test::guest(
@@ -257,6 +267,38 @@ fn suspend(guest: &mut Guest, driver: Driver) -> Result<()> {
         .count();
     ensure!(sleeps == 3, "the machine has slept {sleeps} times");
     Ok(())
+}
+
+/// The machine is suspended to its disk, and goes on in another QEMU: with the network as it was, and a balloon that follows the
+/// new host's wishes.
+fn hibernate(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
+    const SIZE: u64 = 300 << 20;
+
+    up(guest, driver)?;
+    configure(guest, driver)?;
+    let balloon = if driver == RUST {
+        balloon::RUST
+    } else {
+        balloon::C
+    };
+    balloon.load(guest, "")?;
+    balloon::resize(guest, 400 << 20)?;
+    guest.sh("mkswap /dev/nvme0n1 && swapon /dev/nvme0n1")?;
+    guest.leave_alone(
+        "echo shutdown >/sys/power/disk && echo 0 >/sys/power/image_size && echo disk >/sys/power/state && \
+         ping -c 3 -i 0.2 -W 5 10.0.2.2 && echo tenon: alive >/dev/kmsg",
+    )?;
+    guest.wake_from_disk(lab)?;
+    guest.wait_for("life after the disk", Duration::from_secs(120), |guest| {
+        Ok(guest.log().contains("tenon: alive").then_some(()))
+    })?;
+    // The C driver does not tell the device again.
+    if driver == RUST {
+        is_configured(guest)?;
+    }
+    balloon::resize(guest, SIZE)?;
+    let all = guest.spec().memory_bytes();
+    balloon::resize(guest, all)
 }
 
 /// The card is reset by its PCI function.
