@@ -12,6 +12,8 @@
 #include <linux/ethtool.h>
 #include <linux/filter.h>
 #include <linux/hw_random.h>
+#include <linux/kmod.h>
+#include <linux/module.h>
 #include <linux/netdevice.h>
 #include <linux/oom.h>
 #include <linux/page_reporting.h>
@@ -24,6 +26,7 @@
 #include <linux/virtio_net.h>
 #include <linux/vmstat.h>
 #include <net/checksum.h>
+#include <net/net_failover.h>
 #include <net/netdev_queues.h>
 #include <net/page_pool/helpers.h>
 #include <net/xdp.h>

@@ -11,6 +11,7 @@
 //! - [`buffer`]: packets and receive memory as something that can be lent to a virtio device.
 //! - [`xdp`]: programs that see packets before the stack does.
 //! - [`filter`]: what an interface is to receive.
+//! - [`failover`]: interfaces that stand in for others.
 //! - [`qstats`]: what single queues have counted.
 //! - [`ethtool`], [`stats`], [`address`]: what their names say.
 //!
@@ -44,6 +45,7 @@ pub mod buffer;
 pub mod device;
 pub mod dim;
 pub mod ethtool;
+pub mod failover;
 mod features;
 pub mod filter;
 pub mod napi;

@@ -8,7 +8,10 @@ use crate::{
     supply::Sizing, //
 };
 use guest::{
-    net::device,
+    net::{
+        device,
+        failover, //
+    },
     virtio::{
         self,
         config::Field,
@@ -86,6 +89,8 @@ guest::virtio_features! {
         GuestHdrlen = 59,
         /// The device spreads packets over the receive queues by their hash.
         Rss = 60,
+        /// The device stands in for another one with the same address.
+        Standby = 62,
         /// The configuration has the link's speed and duplex mode.
         SpeedDuplex = 63,
         /// The device cuts packets of UDP tunnels.
@@ -188,6 +193,21 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
                 "the device asks for an MTU of {mtu}, which is too small; ignored\n"
             );
             features.remove(Feature::Mtu);
+        }
+    }
+
+    if features.contains(Feature::Standby) {
+        let refused = if !features.contains(Feature::Mac) {
+            Some("the device has no address")
+        } else if failover::Module::load().is_none() {
+            Some("the module net_failover cannot be loaded")
+        } else {
+            None
+        };
+
+        if let Some(reason) = refused {
+            dev_warn!(dev, "{reason}; it is no standby for another one\n");
+            features.remove(Feature::Standby);
         }
     }
 

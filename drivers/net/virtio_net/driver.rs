@@ -62,6 +62,7 @@ use guest::{
             ReceiveQueue,
             Registration, //
         },
+        failover,
         page_pool,
         stats::Writer, //
     },
@@ -169,9 +170,18 @@ impl virtio::Driver for Driver {
 
     fn init<'bound>(dev: &'bound virtio::Device<Core<'_>>, data: Pin<&'bound Data>) -> Result {
         let active = pairs::start(&data.dev)?;
+        let failover = if data.dev.data().features.contains(Feature::Standby) {
+            Some(failover::Module::load().ok_or(ENOENT)?)
+        } else {
+            None
+        };
         data.dev.data().device_stats.find(&data.dev.data());
-        *data.registration.lock() =
-            Some(Registration::new(data.dev.clone(), dev.as_ref(), active)?);
+        *data.registration.lock() = Some(Registration::new(
+            data.dev.clone(),
+            dev.as_ref(),
+            active,
+            failover,
+        )?);
         pairs::spread(&data.dev, active)?;
         let notice = Arc::new(Notice(data.spreader.clone()), GFP_KERNEL)?;
         *data.hotplug.lock() = Some(KBox::pin_init(Instance::new(notice), GFP_KERNEL)?);

@@ -259,6 +259,12 @@ impl device::Operations for Interface {
         dev.data().set_vlan(vid, false)
     }
 
+    fn phys_port_name(dev: &Device<Self>) -> Option<&'static CStr> {
+        let standby = dev.data().features.contains(Feature::Standby);
+
+        standby.then_some(c"sby")
+    }
+
     /// The stack has logged it already.
     fn tx_timeout(dev: &Device<Self>, queue: u32) {
         // CAST: A device has few queues.

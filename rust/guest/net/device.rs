@@ -30,6 +30,10 @@ pub use super::{
 use super::{
     dim::Profiles,
     ethtool::Channels,
+    failover::{
+        self,
+        Failover, //
+    },
     napi::Napi,
     transmit::{
         Reclaim,
@@ -422,11 +426,14 @@ unsafe impl<T: Operations> AlwaysRefCounted for Device<T> {
 /// # Invariants
 ///
 /// The device is registered.
-pub struct Registration<T: Operations>(ARef<Device<T>>);
+pub struct Registration<T: Operations> {
+    dev: ARef<Device<T>>,
+    _failover: Option<Failover>,
+}
 
 impl<T: Operations> Registration<T> {
-    /// Makes a device known to the stack, as a child of `parent`, with the first `pairs` pairs of its queues in use. Takes the
-    /// rtnl lock.
+    /// Makes a device known to the stack, as a child of `parent`, with the first `pairs` pairs of its queues in use. With
+    /// `failover` it is a standby one. Takes the rtnl lock.
     ///
     /// # Errors
     ///
@@ -436,6 +443,7 @@ impl<T: Operations> Registration<T> {
         dev: ARef<Device<T>>,
         parent: &device::Device<device::Bound>,
         pairs: u16,
+        failover: Option<failover::Module>,
     ) -> Result<Self> {
         if pairs == 0 || u32::from(pairs) > dev.channels().max {
             return Err(EINVAL);
@@ -453,17 +461,25 @@ impl<T: Operations> Registration<T> {
         // CAST: `device::Device` is a transparent wrapper.
         // SAFETY: The device is valid; nobody reads the field before it is registered, which happens once.
         unsafe { (*dev.as_raw()).dev.parent = parent.cast_mut().cast() };
+        let failover = match failover {
+            // SAFETY: The device is valid and has a parent; it is registered below, and by `drop()` unregistered first.
+            Some(module) => Some(unsafe { Failover::new(module, dev.as_raw()) }?),
+            None => None,
+        };
         // SAFETY: The device is valid and has not been registered before; it takes a reference to its parent.
         to_result(unsafe { bindings::register_netdev(dev.as_raw()) })?;
 
         // INVARIANT: It has just been registered.
-        Ok(Self(dev))
+        Ok(Self {
+            dev,
+            _failover: failover,
+        })
     }
 }
 
 impl<T: Operations> Drop for Registration<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the device is registered. When this returns the stack does not call any more.
-        unsafe { bindings::unregister_netdev(self.0.as_raw()) };
+        unsafe { bindings::unregister_netdev(self.dev.as_raw()) };
     }
 }

@@ -122,6 +122,12 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Returns the name of the port that the interface is of its device, if that has any: user space makes the interface's name
+    /// of it.
+    fn phys_port_name(_dev: &Device<Self>) -> Option<&'static CStr> {
+        None
+    }
+
     /// A transmit queue has been stopped for longer than five seconds.
     fn tx_timeout(_dev: &Device<Self>, _queue: u32) {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -168,6 +174,7 @@ impl<T: Operations> Callbacks<T> {
         } else {
             None
         },
+        ndo_get_phys_port_name: Some(Self::get_phys_port_name_callback),
         ndo_tx_timeout: if T::HAS_TX_TIMEOUT {
             Some(Self::tx_timeout_callback)
         } else {
@@ -343,6 +350,28 @@ impl<T: Operations> Callbacks<T> {
         let dev = unsafe { Device::<T>::from_raw(dev) };
 
         from_result(|| T::remove_vlan(dev, vid).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, and room for `len` bytes in
+    /// `name`.
+    unsafe extern "C" fn get_phys_port_name_callback(
+        dev: *mut bindings::net_device,
+        name: *mut c_char,
+        len: usize,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: The stack calls with a valid device of this type.
+            let port = T::phys_port_name(unsafe { Device::<T>::from_raw(dev) });
+            let bytes = port.ok_or(EOPNOTSUPP)?.to_bytes_with_nul();
+            if bytes.len() > len {
+                return Err(EOPNOTSUPP);
+            }
+            // SAFETY: The stack calls with room for `len` bytes, which are no fewer than these.
+            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), name.cast(), bytes.len()) };
+            Ok(0)
+        })
     }
 
     /// # Safety
