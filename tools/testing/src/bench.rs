@@ -3,6 +3,7 @@
 //! `make bench`: our drivers beside the kernel's own, on the same device, in turns. `Documentation/benchmarks.md` says how to read
 //! what comes out, and how to add a benchmark.
 
+mod balloon;
 mod counted;
 mod memory;
 mod notifications;
@@ -69,6 +70,7 @@ fn all() -> Vec<Benchmark> {
         notifications::benchmarks(),
         streams::benchmarks(),
         memory::benchmarks(),
+        balloon::benchmarks(),
     ]
     .into_iter()
     .flatten()

@@ -322,16 +322,30 @@ impl Guest {
 
     /// Memory of the guest that the host holds, in bytes.
     pub fn resident(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.process.id());
-        let status = fs::read_to_string(&path).context(path)?;
+        self.memory("status", "RssAnon:")
+    }
 
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"))
+    /// How much of it is on huge pages that the host has made by itself.
+    pub fn huge(&self) -> Result<u64> {
+        self.memory("smaps_rollup", "AnonHugePages:")
+    }
+
+    /// The number of QEMU's process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// A line of a file that the host has about QEMU, in bytes.
+    fn memory(&self, file: &str, key: &str) -> Result<u64> {
+        let path = format!("/proc/{}/{file}", self.process.id());
+        let text = fs::read_to_string(&path).context(path)?;
+
+        text.lines()
+            .find_map(|line| line.strip_prefix(key))
             .and_then(|rest| rest.trim().strip_suffix("kB"))
             .and_then(|number| number.trim().parse::<u64>().ok())
             .map(|kibibytes| kibibytes << 10)
-            .context("no RssAnon of QEMU")
+            .with_context(|| format!("no {key} of QEMU"))
     }
 
     /// The console log so far.

@@ -25,11 +25,13 @@ use crate::{
     }, //
 };
 use anyhow::{
+    bail,
     Context,
     Result, //
 };
 use serde_json::Value;
 use std::{
+    str::FromStr,
     thread,
     time::Duration, //
 };
@@ -69,7 +71,7 @@ fn streams(bench: &Bench) -> Result<Findings> {
             up(&mut guest, driver)?;
             send.push(side, stream(&mut guest, SECONDS, "")?);
             receive.push(side, stream(&mut guest, SECONDS, "--reverse")?);
-            requests.push(side, answers(bench, &mut guest)?);
+            requests.push(side, answers(bench, &mut guest)?.rate);
             driver.unload(&mut guest)?;
         }
     }
@@ -99,16 +101,39 @@ pub fn stream(guest: &mut Guest, seconds: u32, options: &str) -> Result<f64> {
         .context("iperf3 does not say how fast it was")
 }
 
-/// How many requests are answered in a second.
-fn answers(bench: &Bench, guest: &mut Guest) -> Result<f64> {
+/// How requests are answered.
+pub struct Answers {
+    /// In a second.
+    pub rate: f64,
+    /// Milliseconds that 99 of a hundred take at most.
+    pub late: f64,
+    /// Milliseconds of the slowest.
+    pub latest: f64,
+}
+
+impl FromStr for Answers {
+    type Err = anyhow::Error;
+
+    /// What `pingpong` prints.
+    fn from_str(text: &str) -> Result<Self> {
+        let numbers: Vec<f64> = text.split_whitespace().flat_map(str::parse).collect();
+
+        match numbers.as_slice() {
+            &[rate, late, latest] => Ok(Answers { rate, late, latest }),
+            _ => bail!("pingpong printed {text:?}"),
+        }
+    }
+}
+
+/// How requests are answered for some seconds.
+fn answers(bench: &Bench, guest: &mut Guest) -> Result<Answers> {
     let server = fixtures::program(&bench.lab.env, "pingpong");
     let server = guest
         .outside()
         .start(LIMIT, format!("{} 7000", server.display()));
     thread::sleep(Duration::from_millis(500));
-    let rate = guest.sh_for(LIMIT, &format!("pingpong 7000 10.0.2.2 {SECONDS}"))?;
+    let answers = guest.sh_for(LIMIT, &format!("pingpong 7000 10.0.2.2 {SECONDS}"))?;
     server.finish()?;
 
-    rate.parse()
-        .with_context(|| format!("pingpong printed {rate:?}"))
+    answers.parse()
 }
