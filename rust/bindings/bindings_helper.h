@@ -12,7 +12,9 @@
 #include <linux/ethtool.h>
 #include <linux/filter.h>
 #include <linux/hw_random.h>
+#include <linux/kallsyms.h>
 #include <linux/kmod.h>
+#include <linux/magic.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
 #include <linux/oom.h>
@@ -54,6 +56,7 @@ const u32 RUST_CONST_HELPER_ETHTOOL_COALESCE_USECS = ETHTOOL_COALESCE_USECS;
 const u32 RUST_CONST_HELPER_ETHTOOL_COALESCE_USE_ADAPTIVE_RX =
 	ETHTOOL_COALESCE_USE_ADAPTIVE_RX;
 const u32 RUST_CONST_HELPER_ETH_RSS_HASH_TOP = ETH_RSS_HASH_TOP;
+const u32 RUST_CONST_HELPER_KSYM_SYMBOL_LEN = KSYM_SYMBOL_LEN;
 const u32 RUST_CONST_HELPER_L1_CACHE_BYTES = L1_CACHE_BYTES;
 const u32 RUST_CONST_HELPER_MAX_PAGE_ORDER = MAX_PAGE_ORDER;
 const u32 RUST_CONST_HELPER_NETDEV_RSS_KEY_LEN = NETDEV_RSS_KEY_LEN;

@@ -4,9 +4,18 @@
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
-use crate::bindings;
+use crate::{
+    bindings,
+    sched::read_nofault, //
+};
 
-use core::ptr::NonNull;
+use core::{
+    mem::{
+        offset_of,
+        size_of, //
+    },
+    ptr::NonNull, //
+};
 
 use kernel::{
     error::{
@@ -15,6 +24,12 @@ use kernel::{
     },
     prelude::*,
 };
+
+/// The number of the kind of file system that `/proc` is.
+pub const PROC_SUPER_MAGIC: usize = bindings::PROC_SUPER_MAGIC as usize;
+
+const FILE_OPERATIONS: &str = "file_operations_replaced";
+const INODE_OPERATIONS: &str = "inode_operations_replaced";
 
 /// An open directory.
 ///
@@ -57,6 +72,54 @@ impl Directory {
     pub fn magic(&self) -> usize {
         // SAFETY: By the type invariants, the file is open, and hence has an inode, which has a superblock.
         unsafe { (*(*(*self.file.as_ptr()).f_inode).i_sb).s_magic }
+    }
+
+    /// The tables of operations of the directory, and all functions in them: what the table is called if it is not the one that
+    /// the file system has made, and the address.
+    pub fn operations(&self) -> impl Iterator<Item = (&'static str, usize)> + '_ {
+        // SAFETY: By the type invariants, the file is open.
+        let file = unsafe { (*self.file.as_ptr()).f_op };
+        // SAFETY: By the type invariants, the file is open, and hence has an inode.
+        let inode = unsafe { (*self.file.as_ptr()).f_inode };
+        // SAFETY: As above.
+        let own = unsafe { (&raw const (*inode).i_op).read_volatile() };
+        // SAFETY: As above.
+        let default = unsafe { (&raw const (*inode).__bindgen_anon_3.i_fop).read_volatile() };
+        // The owner and the flags are no functions.
+        let first = offset_of!(kernel::bindings::file_operations, llseek);
+
+        [
+            (
+                FILE_OPERATIONS,
+                file as usize,
+                first,
+                size_of::<kernel::bindings::file_operations>(),
+            ),
+            (
+                FILE_OPERATIONS,
+                default as usize,
+                first,
+                size_of::<kernel::bindings::file_operations>(),
+            ),
+            (
+                INODE_OPERATIONS,
+                own as usize,
+                0,
+                size_of::<kernel::bindings::inode_operations>(),
+            ),
+        ]
+        .into_iter()
+        .flat_map(|(what, table, first, size)| {
+            let functions = (first..size)
+                .step_by(size_of::<usize>())
+                .filter_map(move |offset| {
+                    let at = core::ptr::without_provenance(table.wrapping_add(offset));
+                    // SAFETY: Any bits are an address.
+                    let function = unsafe { read_nofault::<usize>(at) }?;
+                    (function != 0).then_some((what, function))
+                });
+            Iterator::chain(core::iter::once((what, table)), functions)
+        })
     }
 
     /// Calls `entry` with the name of each entry, in the order of the directory, from where it was read to. Sleeps.

@@ -23,6 +23,8 @@ pub mod net;
 pub mod param;
 pub mod report;
 pub mod sched;
+pub mod symbol;
+pub mod text;
 pub mod time;
 pub mod trace;
 pub mod virtio;

@@ -125,7 +125,7 @@ pub fn grace_period() {
 /// # Safety
 ///
 /// Any value must be valid for `T`.
-unsafe fn read_nofault<T>(at: *const u8) -> Option<T> {
+pub(crate) unsafe fn read_nofault<T>(at: *const u8) -> Option<T> {
     let mut value = core::mem::MaybeUninit::<T>::uninit();
 
     // SAFETY: `value` is valid for writing its size; the source may be any address.

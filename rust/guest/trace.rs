@@ -30,6 +30,22 @@ pub mod guest_integrity {
         }
     }
 
+    /// Something that is no task: what it is and its name, where it leads to, and what is wrong with it. `kind` is that of the
+    /// record.
+    #[inline(always)]
+    pub fn object(kind: &CStr, object: &CStr, target: &CStr, view: &CStr, reason: &CStr) {
+        // SAFETY: The strings are valid during the call; the event copies them.
+        unsafe {
+            bindings::guest_trace_integrity_object(
+                kind.as_char_ptr(),
+                object.as_char_ptr(),
+                target.as_char_ptr(),
+                view.as_char_ptr(),
+                reason.as_char_ptr(),
+            )
+        }
+    }
+
     /// A scan is done.
     #[inline(always)]
     pub fn scan(

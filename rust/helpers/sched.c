@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/kernel_stat.h>
+#include <linux/pgtable.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/tracepoint.h>
@@ -44,6 +45,12 @@ __rust_helper bool rust_helper_read_kernel_word(unsigned long *word, const unsig
 	return true;
 fault:
 	return false;
+}
+
+/* Whether modules, and code that the kernel makes while it runs, may lie there; the kernel itself does not. */
+__rust_helper bool rust_helper_module_may_be_at(unsigned long address)
+{
+	return address >= MODULES_VADDR && address < MODULES_END;
 }
 
 /* Whether an entry of a list has neighbours, which may not be there, that both lead to it. */

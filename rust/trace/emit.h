@@ -15,6 +15,8 @@ void guest_trace_balloon_target(int device, u32 wanted, u32 allowed, const char 
 
 void guest_trace_integrity_finding(pid_t pid, pid_t tgid, const char *comm, u32 cpu,
 				   const char *view, const char *reason);
+void guest_trace_integrity_object(const char *kind, const char *object, const char *target,
+				  const char *view, const char *reason);
 void guest_trace_integrity_scan(u64 scan, u64 duration_ns, u32 queued, u32 listed, u32 findings,
 				bool complete);
 

@@ -39,6 +39,34 @@ TRACE_EVENT(guest_integrity_finding,
 		  __get_str(reason))
 );
 
+/* Something that is no task. Its names come escaped, as above. */
+TRACE_EVENT(guest_integrity_object,
+
+	TP_PROTO(const char *kind, const char *object, const char *target, const char *view,
+		 const char *reason),
+
+	TP_ARGS(kind, object, target, view, reason),
+
+	TP_STRUCT__entry(
+		__string(kind, kind)
+		__string(object, object)
+		__string(target, target)
+		__string(view, view)
+		__string(reason, reason)
+	),
+
+	TP_fast_assign(
+		__assign_str(kind);
+		__assign_str(object);
+		__assign_str(target);
+		__assign_str(view);
+		__assign_str(reason);
+	),
+
+	TP_printk("type=%s %s target=%s view=%s reason=%s", __get_str(kind), __get_str(object),
+		  __get_str(target), __get_str(view), __get_str(reason))
+);
+
 /* A scan is done. */
 TRACE_EVENT(guest_integrity_scan,
 

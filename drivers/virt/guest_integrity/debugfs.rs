@@ -45,6 +45,9 @@ fn files<'data>(scanner: &'data Arc<Scanner>, dir: &ScopedDir<'data, '_>) {
     dir.read_callback_file(c"findings", scanner, &|s: &Owner, f| {
         line(f, &s.counts().findings)
     });
+    dir.read_callback_file(c"observations", scanner, &|s: &Owner, f| {
+        line(f, &s.counts().observations)
+    });
     dir.read_callback_file(c"sightings", scanner, &|s: &Owner, f| {
         line(f, &s.counts().sightings)
     });

@@ -5,6 +5,15 @@
 //! Each thing is reported when it is first seen, not again each second: it is remembered until a complete scan no longer sees it. Of a
 //! hidden task that a view brought a reference to, the reference is kept, so that it is watched also while it sleeps.
 
+use crate::{
+    record::{
+        self,
+        Line,
+        NAME_LEN, //
+    },
+    views::NAMES, //
+};
+
 use guest::sched::{
     peek::Peek,
     TaskExt,
@@ -41,16 +50,50 @@ impl Who {
     }
 }
 
+/// Something that is no task.
+#[derive(Clone, Copy)]
+pub(crate) struct Object {
+    /// What it is.
+    pub(crate) kind: &'static str,
+    pub(crate) name: Line<NAME_LEN>,
+    /// Where it leads to, if it leads anywhere.
+    pub(crate) target: Line<NAME_LEN>,
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Subject {
+    Task(Who),
+    Object(Object),
+}
+
+/// What it means that something is so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// Nobody honest does it.
+    Finding,
+    /// Both a rootkit and an honest user of the kernel's means to trace it look like that.
+    Observation,
+}
+
 /// What tells one thing from another.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
     /// Empty for a task that the lists lack, whoever sees it.
     reason: &'static str,
-    /// Address and time.
+    /// Address, and time or whatever else tells it from others at that address.
     id: (usize, u64),
 }
 
 impl Key {
+    /// That of something which is no task.
+    pub(crate) fn of_object(reason: &'static str, address: usize, other: usize) -> Self {
+        Key {
+            reason,
+            id: (address, other as u64),
+        }
+    }
+
     /// That of a task which has a fault, or none but that it is missing.
     pub(crate) fn of(task: Peek<'_>, reason: &'static str) -> Self {
         Key {
@@ -66,8 +109,33 @@ pub(crate) struct Found {
     /// The place of the view in the table.
     pub(crate) view: u8,
     pub(crate) reason: &'static str,
-    pub(crate) who: Who,
+    pub(crate) weight: Weight,
+    pub(crate) subject: Subject,
+    /// A reference to the task, if its view has brought one.
     pub(crate) held: Option<ARef<Task>>,
+}
+
+impl Found {
+    /// What is reported of it.
+    pub(crate) fn record(&self) -> record::Finding<'_> {
+        record::Finding {
+            subject: match &self.subject {
+                Subject::Task(who) => record::Subject::Task {
+                    pid: who.pid,
+                    tgid: who.tgid,
+                    comm: &who.comm,
+                    cpu: who.cpu,
+                },
+                Subject::Object(object) => record::Subject::Object {
+                    kind: object.kind,
+                    name: object.name.as_str(),
+                    target: object.target.as_str(),
+                },
+            },
+            view: NAMES.get(usize::from(self.view)).unwrap_or(&""),
+            reason: self.reason,
+        }
+    }
 }
 
 /// What was found before.
@@ -132,7 +200,10 @@ impl Known {
         let remembered = Remembered {
             key: found.key,
             view: found.view,
-            cpu: found.who.cpu,
+            cpu: match found.subject {
+                Subject::Task(who) => who.cpu,
+                Subject::Object(_) => 0,
+            },
             held: found.held.clone(),
             seen: true,
         };

@@ -17,6 +17,8 @@ use crate::{
         Found,
         Key,
         Known,
+        Subject,
+        Weight,
         Who, //
     },
     params,
@@ -169,7 +171,7 @@ impl Look {
                 continue;
             };
             // CAST: The table is short.
-            if !examine(&mut self.found, i as u8)? {
+            if !examine(sources, &mut self.found, i as u8)? {
                 self.witnesses.coverage.uncovered |= 1 << i;
             }
         }
@@ -262,10 +264,11 @@ impl Look {
                 key: Key::of(task, ""),
                 view,
                 reason,
-                who: Who {
+                weight: Weight::Finding,
+                subject: Subject::Task(Who {
                     cpu: witness.cpu.unwrap_or(who.cpu),
                     ..who
-                },
+                }),
                 held: witnesses.held(witness, known),
             };
             if found.push_within_capacity(one).is_err() {
@@ -302,7 +305,8 @@ impl Look {
                 key: doubt.key,
                 view: doubt.view,
                 reason: doubt.reason,
-                who: doubt.who,
+                weight: Weight::Finding,
+                subject: Subject::Task(doubt.who),
                 held: None,
             };
             if self.found.push_within_capacity(one).is_err() {

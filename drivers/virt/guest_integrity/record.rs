@@ -2,8 +2,8 @@
 
 //! Text of what is reported: `key=value` pairs in one line, of a bounded length.
 //!
-//! The name of a task is chosen by the task. It is escaped so that it is one value, whatever it holds: no name can look like
-//! another pair, another record or the end of a line.
+//! The name of a task is chosen by the task, that of a module by whoever wrote it. Names are escaped so that each is one value,
+//! whatever it holds: no name can look like another pair, another record or the end of a line.
 //!
 //! The file imports only `core`; the host tests run it.
 
@@ -15,8 +15,11 @@ use core::{
     },
 };
 
-/// Length of the longest line, which holds a name of 15 bytes that are all escaped.
-pub(crate) const LINE_LEN: usize = 256;
+/// Length of the longest line, which holds two names of the longest kind.
+pub(crate) const LINE_LEN: usize = 320;
+
+/// Length of the longest escaped name of something that is no task. What is longer is cut off.
+pub(crate) const NAME_LEN: usize = 64;
 
 /// Length of the longest escaped name, with a NUL.
 pub(crate) const COMM_LEN: usize = 64;
@@ -31,19 +34,21 @@ impl fmt::Display for Comm<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.0.iter().take_while(|&&byte| byte != 0).take(15);
 
-        for &byte in name {
-            match byte {
-                b'=' | b'"' | b'\'' | b'\\' => write!(f, "\\x{byte:02x}")?,
-                0x21..=0x7e => f.write_char(byte.into())?,
-                _ => write!(f, "\\x{byte:02x}")?,
-            }
-        }
-        Ok(())
+        name.copied().try_for_each(|byte| escape(byte, f))
+    }
+}
+
+/// Writes one byte of a name.
+fn escape(byte: u8, to: &mut impl Write) -> fmt::Result {
+    match byte {
+        b'=' | b'"' | b'\'' | b'\\' => write!(to, "\\x{byte:02x}"),
+        0x21..=0x7e => to.write_char(byte.into()),
+        _ => write!(to, "\\x{byte:02x}"),
     }
 }
 
 /// Text of at most `N` bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line<const N: usize> {
     bytes: [u8; N],
     len: usize,
@@ -62,6 +67,31 @@ impl<const N: usize> Line<N> {
         // What does not fit is cut off, which the length of a line is chosen to exclude.
         let _ = line.write_fmt(args);
         line
+    }
+
+    /// Writes a name, up to the first NUL, as a value.
+    pub(crate) fn escaped(name: &[u8]) -> Self {
+        let mut line = Self::EMPTY;
+
+        line.append(name);
+        line
+    }
+
+    /// Appends a name in the same way, as far as there is room.
+    pub(crate) fn append(&mut self, name: &[u8]) {
+        for &byte in name.iter().take_while(|&&byte| byte != 0) {
+            let before = self.len;
+            // Of a byte that is escaped there is all or nothing.
+            if escape(byte, self).is_err() {
+                self.len = before;
+                break;
+            }
+        }
+    }
+
+    /// Returns the text, as far as it is UTF-8.
+    pub(crate) fn as_str(&self) -> &str {
+        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -91,12 +121,48 @@ impl<const N: usize> Write for Line<N> {
     }
 }
 
-/// What is reported of a task, behind the number of the record.
+/// What a record is about.
+pub(crate) enum Subject<'a> {
+    /// A task.
+    Task {
+        pid: i32,
+        tgid: i32,
+        comm: &'a [u8],
+        cpu: u32,
+    },
+    /// Something else. Its names are escaped; `target` is where it leads to, if it leads anywhere.
+    Object {
+        kind: &'a str,
+        name: &'a str,
+        target: &'a str,
+    },
+}
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Task {
+                pid,
+                tgid,
+                comm,
+                cpu,
+            } => {
+                let comm = Comm(comm);
+                write!(f, "pid={pid} tgid={tgid} comm={comm} cpu={cpu}")
+            }
+            Subject::Object {
+                kind,
+                name,
+                target: "",
+            } => write!(f, "{kind}={name}"),
+            Subject::Object { kind, name, target } => write!(f, "{kind}={name} target={target}"),
+        }
+    }
+}
+
+/// What is reported, behind the number and the type of the record.
 pub(crate) struct Finding<'a> {
-    pub(crate) pid: i32,
-    pub(crate) tgid: i32,
-    pub(crate) comm: &'a [u8],
-    pub(crate) cpu: u32,
+    pub(crate) subject: Subject<'a>,
     pub(crate) view: &'a str,
     pub(crate) reason: &'a str,
 }
@@ -105,13 +171,8 @@ impl fmt::Display for Finding<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "pid={} tgid={} comm={} cpu={} view={} reason={}",
-            self.pid,
-            self.tgid,
-            Comm(self.comm),
-            self.cpu,
-            self.view,
-            self.reason
+            "{} view={} reason={}",
+            self.subject, self.view, self.reason
         )
     }
 }

@@ -6,7 +6,11 @@
 
 use crate::{
     coverage::Damage,
-    finding::Found,
+    finding::{
+        Found,
+        Subject,
+        Weight, //
+    },
     params,
     record::{
         Comm,
@@ -15,9 +19,9 @@ use crate::{
         Line,
         COMM_LEN,
         LINE_LEN,
+        NAME_LEN,
         WORD_LEN, //
     },
-    views::NAMES, //
 };
 
 use guest::{
@@ -188,38 +192,33 @@ impl Log {
     }
 
     /// Reports what was found.
-    pub(crate) fn finding(&self, found: &Found) {
-        let Found { reason, who, .. } = found;
-        let finding = Finding {
-            pid: who.pid,
-            tgid: who.tgid,
-            comm: &who.comm,
-            cpu: who.cpu,
-            view: NAMES.get(usize::from(found.view)).unwrap_or(&""),
-            reason,
+    pub(crate) fn found(&self, found: &Found) {
+        let finding = found.record();
+        let kind = match found.weight {
+            Weight::Finding => "finding",
+            Weight::Observation => "observation",
         };
         let now = ktime_get_ns();
 
         let mut records = self.records.lock();
         if records.may_print(&self.tag, now) {
-            self.tag.crit(fmt!("finding {}\n", finding));
+            match found.weight {
+                Weight::Finding => self.tag.crit(fmt!("{} {}\n", kind, finding)),
+                Weight::Observation => self.tag.notice(fmt!("{} {}\n", kind, finding)),
+            }
         }
         records.add(|seq| {
             Line::of(::core::format_args!(
-                "seq={seq} time_ns={now} type=finding {finding}\n"
+                "seq={seq} time_ns={now} type={kind} {finding}\n"
             ))
         });
         drop(records);
         self.added.notify_all();
 
-        guest::trace::guest_integrity::finding(
-            who.pid,
-            who.tgid,
-            Line::<COMM_LEN>::of(::core::format_args!("{}\0", Comm(&who.comm))).as_c_str(),
-            who.cpu,
-            Line::<WORD_LEN>::of(::core::format_args!("{}\0", finding.view)).as_c_str(),
-            Line::<WORD_LEN>::of(::core::format_args!("{}\0", finding.reason)).as_c_str(),
-        );
+        trace(found, kind, &finding);
+        if found.weight == Weight::Observation {
+            return;
+        }
         let line = Line::<LINE_LEN>::of(::core::format_args!("op=guest_integrity {finding}\0"));
         audit(line.as_c_str());
         if params::on_finding.get() == params::PANIC {
@@ -256,6 +255,37 @@ impl Log {
         });
         drop(records);
         self.added.notify_all();
+    }
+}
+
+/// Emits the trace event for something that was found.
+fn trace(found: &Found, kind: &str, finding: &Finding<'_>) {
+    let view = Line::<WORD_LEN>::of(::core::format_args!("{}\0", finding.view));
+    let reason = Line::<WORD_LEN>::of(::core::format_args!("{}\0", finding.reason));
+
+    match &found.subject {
+        Subject::Task(who) => guest::trace::guest_integrity::finding(
+            who.pid,
+            who.tgid,
+            Line::<COMM_LEN>::of(::core::format_args!("{}\0", Comm(&who.comm))).as_c_str(),
+            who.cpu,
+            view.as_c_str(),
+            reason.as_c_str(),
+        ),
+        Subject::Object(object) => guest::trace::guest_integrity::object(
+            Line::<WORD_LEN>::of(::core::format_args!("{kind}\0")).as_c_str(),
+            // With a NUL.
+            Line::<{ WORD_LEN + NAME_LEN }>::of(::core::format_args!(
+                "{}={}\0",
+                object.kind,
+                object.name.as_str()
+            ))
+            .as_c_str(),
+            Line::<{ NAME_LEN + 1 }>::of(::core::format_args!("{}\0", object.target.as_str()))
+                .as_c_str(),
+            view.as_c_str(),
+            reason.as_c_str(),
+        ),
     }
 }
 

@@ -18,7 +18,11 @@ use crate::{
         Coverage,
         Damage, //
     },
-    finding::Known,
+    finding::{
+        Found,
+        Known,
+        Weight, //
+    },
     look::{
         self,
         Look, //
@@ -91,7 +95,9 @@ pub(crate) struct Counts {
     pub(crate) truncated: Atomic<u64>,
     /// What was found, each once.
     pub(crate) findings: Atomic<u64>,
-    /// Of that, what each view has found.
+    /// Other things that were seen, each once, and that an honest user may have done as well.
+    pub(crate) observations: Atomic<u64>,
+    /// Of the findings, those of each view.
     pub(crate) by_view: [Atomic<u64>; NAMES.len()],
     /// Scans in which each view could not be taken.
     pub(crate) uncovered: [Atomic<u64>; NAMES.len()],
@@ -110,6 +116,7 @@ impl Counts {
             clean: Atomic::new(0),
             truncated: Atomic::new(0),
             findings: Atomic::new(0),
+            observations: Atomic::new(0),
             by_view: [const { Atomic::new(0) }; NAMES.len()],
             uncovered: [const { Atomic::new(0) }; NAMES.len()],
             sightings: Atomic::new(0),
@@ -131,6 +138,7 @@ struct Last {
     coverage: Coverage,
     result: look::Result,
     found: u32,
+    observed: u32,
     duration_ns: u64,
 }
 
@@ -339,15 +347,16 @@ impl Scanner {
             damage,
         } = buffers;
 
-        // CAST: As many as tasks.
-        last.found = look.found.len() as u32;
         for found in look.found.iter() {
+            let seen = match found.weight {
+                Weight::Finding => &mut last.found,
+                Weight::Observation => &mut last.observed,
+            };
+
+            *seen = seen.saturating_add(1);
             if !known.see(found) {
-                self.log.finding(found);
-                add(&self.counts.findings, 1);
-                if let Some(counter) = self.counts.by_view.get(usize::from(found.view)) {
-                    add(counter, 1);
-                }
+                self.log.found(found);
+                self.count_new(found);
                 // If there is no memory for it, it is reported again.
                 let _ = known.add(found);
             }
@@ -361,6 +370,17 @@ impl Scanner {
             self.log.damage(found);
         }
         *damage = last.coverage.damage;
+    }
+
+    /// Counts something that was not known.
+    fn count_new(&self, found: &Found) {
+        if found.weight == Weight::Observation {
+            return add(&self.counts.observations, 1);
+        }
+        add(&self.counts.findings, 1);
+        if let Some(counter) = self.counts.by_view.get(usize::from(found.view)) {
+            add(counter, 1);
+        }
     }
 
     fn count(&self, last: &Last) {

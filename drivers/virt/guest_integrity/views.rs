@@ -13,6 +13,7 @@
 
 mod disguise;
 mod family;
+mod hooks;
 mod pid;
 mod proc;
 mod runqueue;
@@ -39,7 +40,7 @@ use kernel::{
 };
 
 type Collect = fn(&Sources, &mut Witnesses) -> Result<(), AllocError>;
-type Examine = fn(&mut KVVec<Found>, u8) -> Result<bool, AllocError>;
+type Examine = fn(&Sources, &mut KVVec<Found>, u8) -> Result<bool, AllocError>;
 type Check = fn(&rcu::Guard, Peek<'_>) -> Option<&'static str>;
 
 /// One view.
@@ -83,13 +84,14 @@ pub(crate) struct Sources {
 }
 
 /// All views. Where several see the same task, the first one reports it.
-pub(crate) const VIEWS: [View; 6] = [
+pub(crate) const VIEWS: [View; 7] = [
     runqueue::VIEW,
     switch::VIEW,
     pid::VIEW,
     family::VIEW,
     disguise::VIEW,
     proc::VIEW,
+    hooks::VIEW,
 ];
 
 /// Their names.

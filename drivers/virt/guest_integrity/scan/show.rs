@@ -37,6 +37,7 @@ impl Scanner {
         writeln!(f, "suspects={}", last.result.suspects)?;
         writeln!(f, "cleared={}", last.result.cleared)?;
         writeln!(f, "hidden={}", last.found)?;
+        writeln!(f, "observed={}", last.observed)?;
         writeln!(f, "held_ns={}", coverage.cost.held_ns)?;
         writeln!(f, "duration_ns={}", last.duration_ns)
     }
@@ -82,6 +83,11 @@ impl Scanner {
                 &counts.truncated,
             ),
             ("findings", "Things found, each once", &counts.findings),
+            (
+                "observations",
+                "Things seen that honest users do as well, each once",
+                &counts.observations,
+            ),
             (
                 "sightings",
                 "Things seen, once in each scan",

@@ -6,15 +6,23 @@
 //! is in the table of numbers before that is read, and the same one after it, was there all the time: it must have been
 //! shown. Nothing is said where `/proc` is not mounted.
 
-use super::View;
+use super::{
+    Sources,
+    View, //
+};
 use crate::finding::{
     Found,
     Key,
+    Subject,
+    Weight,
     Who, //
 };
 
 use guest::{
-    fs::Directory,
+    fs::{
+        Directory,
+        PROC_SUPER_MAGIC, //
+    },
     sched::pids::{
         self,
         Numbered, //
@@ -27,9 +35,6 @@ use kernel::{
     sync::rcu, //
 };
 
-/// `PROC_SUPER_MAGIC`.
-const MAGIC: usize = 0x9fa0;
-
 /// Attempts to find room for all processes.
 const ATTEMPTS: u32 = 8;
 
@@ -41,7 +46,7 @@ pub(super) const VIEW: View = View {
 /// A process: its number, and when it was made.
 type Process = (i32, u64);
 
-fn examine(found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
     let Some(before) = processes()? else {
         return Ok(false);
     };
@@ -85,7 +90,7 @@ fn listing() -> Option<KVVec<i32>> {
     let mut directory = Directory::open(c"/proc").ok()?;
     let mut shown = KVVec::new();
 
-    if directory.magic() != MAGIC {
+    if directory.magic() != PROC_SUPER_MAGIC {
         return None;
     }
     directory
@@ -133,7 +138,8 @@ fn missing((number, start): Process, view: u8) -> Option<Found> {
         key: Key::of(leader, REASON),
         view,
         reason: REASON,
-        who: Who::of(leader),
+        weight: Weight::Finding,
+        subject: Subject::Task(Who::of(leader)),
         held: None,
     })
 }

@@ -7,14 +7,16 @@ use proptest::prelude::*;
 #[path = "../../../../drivers/virt/guest_integrity/record.rs"]
 mod record;
 
-use record::{Comm, Finding, Limiter, Line, COMM_LEN, LINE_LEN, WORD_LEN};
+use record::{Comm, Finding, Limiter, Line, Subject, COMM_LEN, LINE_LEN, NAME_LEN, WORD_LEN};
 
 fn line(comm: &[u8]) -> String {
     let finding = Finding {
-        pid: i32::MIN,
-        tgid: i32::MIN,
-        comm,
-        cpu: u32::MAX,
+        subject: Subject::Task {
+            pid: i32::MIN,
+            tgid: i32::MIN,
+            comm,
+            cpu: u32::MAX,
+        },
         view: "runqueue",
         reason: "process_unlisted",
     };
@@ -67,6 +69,38 @@ proptest! {
         // It is a whole line.
         prop_assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
         prop_assert!(pairs[5].1.len() < COMM_LEN);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_name_of_an_object_is_one_value(name in any::<[u8; 56]>(), target in any::<[u8; 80]>()) {
+        let [name, target] = [&name[..], &target[..]].map(Line::<NAME_LEN>::escaped);
+        let finding = Finding {
+            subject: Subject::Object { kind: "function", name: name.as_str(), target: target.as_str() },
+            view: "runqueue",
+            reason: "module_state_forged",
+        };
+        let max = u64::MAX;
+        let line = Line::<LINE_LEN>::of(format_args!(
+            "seq={max} time_ns={max} type=observation {finding}\n"
+        ));
+        let line = std::str::from_utf8(line.as_bytes()).unwrap();
+
+        let pairs: Vec<_> = line.trim_end_matches('\n').split(' ').map(|w| w.split_once('=').unwrap()).collect();
+        let keys: Vec<_> = pairs.iter().map(|(key, _)| *key).filter(|key| *key != "target").collect();
+        prop_assert_eq!(keys, ["seq", "time_ns", "type", "function", "view", "reason"]);
+        prop_assert!(pairs.iter().all(|(_, value)| !value.contains('=')));
+        prop_assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
+    }
+
+    #[test]
+    fn a_long_name_has_whole_bytes_only(name in prop::collection::vec(1_u8.., 0..100)) {
+        let escaped = Line::<NAME_LEN>::escaped(&name);
+        let shown = unescape(escaped.as_str());
+
+        prop_assert!(name.starts_with(&shown));
+        prop_assert!(shown.len() == name.len() || escaped.as_bytes().len() + 4 > NAME_LEN);
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! Tests of guest_integrity against a fixture that hides tasks as a rootkit would.
 
+mod hooks;
 mod interfaces;
 mod lists;
 mod storm;
@@ -50,6 +51,9 @@ pub fn tests() -> Vec<Test> {
         }),
         Test::guest("integrity/views", 120, spec(), |guest, _| {
             views::cases(guest)
+        }),
+        Test::guest("integrity/hooks", 60, spec(), |guest, _| {
+            hooks::hooks(guest)
         }),
         Test::guest("integrity/switch", 60, spec(), |guest, _| {
             switch::sleeper(guest)
@@ -163,6 +167,14 @@ pub fn findings(guest: &mut Guest) -> Result<Vec<Finding>> {
     let lines = guest.sh("dmesg | grep 'guest_integrity: .*pid=' || true")?;
 
     lines.lines().map(Finding::parse).collect()
+}
+
+/// All records that are kept.
+pub fn records(guest: &mut Guest) -> Result<Vec<String>> {
+    // There may be none.
+    let text = guest.sh("badread /dev/guest_integrity 2>/dev/null || true")?;
+
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// A record of the form `pid=N tgid=N comm=S cpu=N view=V reason=R`.

@@ -33,6 +33,8 @@ struct Case {
     reason: &'static str,
     /// No other view finds anything.
     alone: bool,
+    /// A view that finds something else, and is not taken.
+    not: &'static str,
 }
 
 const HIDE: (&str, &str) = ("hide_task", "");
@@ -49,6 +51,7 @@ const fn forged(
         view,
         reason,
         alone: true,
+        not: "",
     }
 }
 
@@ -60,6 +63,7 @@ const CASES: [Case; 11] = [
         view: "pid",
         reason: "process_unlisted",
         alone: false,
+        not: "",
     },
     // Without that number it is still a child.
     Case {
@@ -68,6 +72,7 @@ const CASES: [Case; 11] = [
         view: "family",
         reason: "process_unlisted",
         alone: true,
+        not: "",
     },
     forged(
         &[("forge_task", "what=pid_unlinked")],
@@ -100,13 +105,17 @@ const CASES: [Case; 11] = [
         "disguise",
         "idle_forged",
     ),
-    forged(&[("hide_proc", "")], "proc", "proc_unlisted"),
+    Case {
+        not: "hooks",
+        ..forged(&[("hide_proc", "")], "proc", "proc_unlisted")
+    },
     Case {
         victim: "-c 1",
         fixtures: &[("forge_task", "what=exit_state_forged")],
         view: "disguise",
         reason: "exit_state_forged",
         alone: true,
+        not: "",
     },
 ];
 
@@ -141,15 +150,18 @@ pub fn cases(guest: &mut Guest) -> Result<()> {
 
 fn one(guest: &mut Guest, case: &Case, all: &[String]) -> Result<()> {
     let victim = Victim::start(guest, case.victim)?;
+    let mut all = all.to_vec();
+    all.retain(|view| view != case.not);
+    let every = all.join(",");
 
     load(guest, case, &victim, true)?;
-    let found = found_by(guest, "all")?;
+    let found = found_by(guest, &every)?;
     ensure!(found.is_empty(), "the honest twin is found: {found:?}");
     unload(guest, case)?;
 
     load(guest, case, &victim, false)?;
     if case.alone {
-        let mut without = all.to_vec();
+        let mut without = all.clone();
         without.retain(|view| view != case.view);
         let found = found_by(guest, &without.join(","))?;
         ensure!(found.is_empty(), "without the view: {found:?}");
@@ -170,7 +182,7 @@ fn one(guest: &mut Guest, case: &Case, all: &[String]) -> Result<()> {
             && finding.tgid == victim.pid,
         "{finding:?}"
     );
-    let found = found_by(guest, "all")?;
+    let found = found_by(guest, &every)?;
     ensure!(found.is_empty(), "found again: {found:?}");
 
     unload(guest, case)?;
@@ -197,11 +209,16 @@ fn load(guest: &mut Guest, case: &Case, victim: &Victim, honest: bool) -> Result
 
 fn unload(guest: &mut Guest, case: &Case) -> Result<()> {
     for (fixture, _) in case.fixtures.iter().rev() {
-        // The kernel closes files that it has opened itself a moment later.
-        guest.wait_for("the fixture to go", Duration::from_secs(10), |guest| {
-            let gone = guest.run(&format!("rmmod {fixture}"))?;
-            Ok((gone.status == 0).then_some(()))
-        })?;
+        remove(guest, fixture)?;
     }
     Ok(())
+}
+
+/// Unloads a fixture.
+pub fn remove(guest: &mut Guest, fixture: &str) -> Result<()> {
+    // The kernel closes files that it has opened itself a moment later.
+    guest.wait_for("the fixture to go", Duration::from_secs(10), |guest| {
+        let gone = guest.run(&format!("rmmod {fixture}"))?;
+        Ok((gone.status == 0).then_some(()))
+    })
 }

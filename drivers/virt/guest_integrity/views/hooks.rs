@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! View `hooks`: what somebody has put between the views and what they look at.
+//!
+//! The operations of the directories of `/proc` that the kernel lists tasks by are the kernel's own, and no tracing changes them: those
+//! that lead elsewhere are a finding. A function of the kernel that the views call and that begins with a jump, a call or a breakpoint
+//! is an observation only: function tracing, kprobes, BPF programs and live patches look like a rootkit's hook, and are the
+//! affair of whoever administers the system.
+
+use super::{
+    Sources,
+    View, //
+};
+use crate::{
+    finding::{
+        Found,
+        Key,
+        Object,
+        Subject,
+        Weight, //
+    },
+    record::Line, //
+};
+
+use guest::{
+    fs::{
+        Directory,
+        PROC_SUPER_MAGIC, //
+    },
+    symbol::{
+        text::Text,
+        Place,
+        Symbol, //
+    },
+    text::{
+        entry::Entry,
+        FUNCTIONS, //
+    },
+};
+
+use kernel::{
+    alloc::AllocError,
+    prelude::*, //
+};
+
+/// The directories whose operations are looked at: the one of all processes, and those of the first one.
+const DIRECTORIES: [&CStr; 3] = [c"/proc", c"/proc/1", c"/proc/1/task"];
+
+pub(super) const VIEW: View = View {
+    examine: Some(examine),
+    ..View::named("hooks")
+};
+
+fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+    let functions = examine_functions(found, view)?;
+    let directories = examine_directories(found, view)?;
+
+    Ok(functions && directories)
+}
+
+/// Looks at how the functions begin. Returns whether it could.
+fn examine_functions(found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+    let mut all = true;
+
+    for function in FUNCTIONS {
+        let target = match function.entry() {
+            Some(Entry::Plain) => continue,
+            Some(Entry::Breakpoint) => Line::escaped(b"breakpoint"),
+            Some(Entry::Redirected(address)) => name(&Symbol::of(address)),
+            None => {
+                all = false;
+                continue;
+            }
+        };
+        const REASON: &str = "entry_patched";
+        let one = Found {
+            key: Key::of_object(REASON, function.address(), 0),
+            view,
+            reason: REASON,
+            weight: Weight::Observation,
+            subject: Subject::Object(Object {
+                kind: "function",
+                name: Line::escaped(function.name.as_bytes()),
+                target,
+            }),
+            held: None,
+        };
+        found.push(one, GFP_KERNEL)?;
+    }
+    Ok(all)
+}
+
+/// Looks at the operations of the directories. Returns whether it could.
+fn examine_directories(found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+    let mut all = true;
+
+    for (i, path) in DIRECTORIES.into_iter().enumerate() {
+        let directory = match Directory::open(path) {
+            Ok(directory) if directory.magic() == PROC_SUPER_MAGIC => directory,
+            _ => {
+                all = false;
+                continue;
+            }
+        };
+        let foreign = directory.operations().find_map(|(table, address)| {
+            let symbol = Symbol::of(address);
+            (symbol.place() != Place::Kernel).then_some((table, address, symbol))
+        });
+        let Some((table, address, symbol)) = foreign else {
+            continue;
+        };
+        let one = Found {
+            key: Key::of_object(table, i, address),
+            view,
+            reason: table,
+            weight: Weight::Finding,
+            subject: Subject::Object(Object {
+                kind: "file",
+                name: Line::escaped(path.to_bytes()),
+                target: name(&symbol),
+            }),
+            held: None,
+        };
+        found.push(one, GFP_KERNEL)?;
+    }
+    Ok(all)
+}
+
+/// The name of what an address leads to, without addresses, which the kernel's log does not show.
+fn name<const N: usize>(symbol: &Symbol) -> Line<N> {
+    match symbol.text() {
+        Text::Unknown => Line::escaped(b"unknown"),
+        Text::Known { name, module, .. } => {
+            let mut line = Line::escaped(name);
+            if let Some(module) = module {
+                line.append(b"@");
+                line.append(module);
+            }
+            line
+        }
+    }
+}

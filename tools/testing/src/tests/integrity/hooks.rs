@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of what guest_integrity says of hooks on what it relies on.
+
+use super::{
+    count,
+    last,
+    records,
+    scan,
+    Victim,
+    MODULE,
+    ON_DEMAND, //
+};
+use crate::guest::Guest;
+use anyhow::{
+    ensure,
+    Context,
+    Result, //
+};
+
+const TRACING: &str = "/sys/kernel/tracing";
+
+/// Tracing that comes and goes on functions that the views call, and how it is called then.
+const TRACERS: [(&str, &str, &str); 2] = [
+    (
+        "echo find_pid_ns >set_ftrace_filter; echo function >current_tracer",
+        "echo nop >current_tracer; echo >set_ftrace_filter",
+        "find_pid_ns",
+    ),
+    (
+        "echo p:tenon iterate_dir >kprobe_events; echo 1 >events/kprobes/tenon/enable",
+        "echo 0 >events/kprobes/tenon/enable; echo >kprobe_events",
+        "iterate_dir",
+    ),
+];
+
+/// Operations of `/proc` that are not the kernel's own are found; tracing by root is said to be there, and no more.
+pub fn hooks(guest: &mut Guest) -> Result<()> {
+    MODULE.load(guest, ON_DEMAND)?;
+    guest.sh(&format!(
+        "test -e {TRACING}/trace || mount -t tracefs t {TRACING}"
+    ))?;
+    for _ in 0..3 {
+        scan(guest)?;
+    }
+    ensure!(
+        records(guest)?.is_empty(),
+        "found where nothing is: {:?}",
+        records(guest)?
+    );
+
+    // The module itself has no place for a tracer.
+    let own = guest.sh(&format!(
+        "grep -c '\\[guest_integrity\\]' {TRACING}/available_filter_functions || true"
+    ))?;
+    ensure!(
+        own.trim() == "0",
+        "{own} functions of the module can be hooked"
+    );
+
+    for (attach, detach, function) in TRACERS {
+        tracer(guest, attach, detach, function).with_context(|| attach.to_owned())?;
+    }
+    ensure!(count(guest, "findings")? == 0 && count(guest, "clean")? == count(guest, "scans")?);
+    replaced(guest)
+}
+
+fn tracer(guest: &mut Guest, attach: &str, detach: &str, function: &str) -> Result<()> {
+    let before = records(guest)?.len();
+
+    guest.sh(&format!("cd {TRACING} && {attach}"))?;
+    for _ in 0..3 {
+        scan(guest)?;
+    }
+    ensure!(last(guest, "observed")? == 1 && last(guest, "hidden")? == 0);
+    guest.sh(&format!("cd {TRACING} && {detach}"))?;
+    scan(guest)?;
+    ensure!(last(guest, "observed")? == 0);
+
+    // Said once while it lasts.
+    let all = records(guest)?;
+    let new: Vec<_> = all.iter().skip(before).collect();
+    ensure!(
+        new.len() == 1
+            && new[0].contains(&format!(" type=observation function={function} target="))
+            && new[0].ends_with(" view=hooks reason=entry_patched"),
+        "{new:?}"
+    );
+    Ok(())
+}
+
+/// The operations of `/proc`.
+fn replaced(guest: &mut Guest) -> Result<()> {
+    let before = records(guest)?.len();
+    let victim = Victim::start(guest, "-s")?;
+
+    guest.insmod("hide_proc", &format!("pid={} change=0", victim.pid))?;
+    scan(guest)?;
+    ensure!(count(guest, "findings")? == 0);
+    guest.sh("rmmod hide_proc")?;
+
+    let views = "/sys/module/guest_integrity/parameters/views";
+    guest.sh(&format!(
+        "echo runqueue,switch,pid,family,disguise >{views}"
+    ))?;
+    guest.insmod("hide_proc", &format!("pid={}", victim.pid))?;
+    scan(guest)?;
+    ensure!(count(guest, "findings")? == 0, "found without the view");
+    guest.sh(&format!("echo hooks >{views}"))?;
+    for _ in 0..2 {
+        scan(guest)?;
+    }
+    let all = records(guest)?;
+    let new: Vec<_> = all.iter().skip(before).collect();
+    ensure!(
+        new.len() == 1
+            && new[0].contains(" type=finding file=/proc target=")
+            && new[0].contains("@hide_proc view=hooks reason=file_operations_replaced"),
+        "{new:?}"
+    );
+    super::views::remove(guest, "hide_proc")?;
+    scan(guest)?;
+    ensure!(last(guest, "hidden")? == 0);
+    victim.end(guest)
+}
