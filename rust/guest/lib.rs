@@ -19,6 +19,7 @@ pub mod debugfs;
 pub mod fs;
 pub mod hw_random;
 pub mod mm;
+pub mod module;
 pub mod net;
 pub mod param;
 pub mod report;

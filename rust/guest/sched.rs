@@ -14,6 +14,7 @@
 //! [`include/linux/sched/signal.h`](srctree/include/linux/sched/signal.h)
 
 pub mod family;
+pub mod kthread;
 pub mod layout;
 pub mod list;
 pub mod peek;

@@ -4,6 +4,7 @@
 
 use crate::{
     debugfs,
+    loaded::Loaded,
     params,
     report::{
         Log,
@@ -12,7 +13,8 @@ use crate::{
     scan::{
         Probing,
         Rearm,
-        Scanner, //
+        Scanner,
+        Watching, //
     },
     uplink::{
         Redial,
@@ -23,11 +25,14 @@ use crate::{
 
 use guest::{
     chardev::Registration,
+    module::notifier::Notifier,
     param::Watched,
     report::Tag,
     sched::{
+        kthread::Kthreads,
         rq::RunQueues,
-        switch::Suspects, //
+        switch::Suspects,
+        Misfit, //
     },
 };
 
@@ -45,6 +50,7 @@ pub(crate) struct Checker {
     _port: Watched<u32>,
     _beating: Beating,
     _probing: Watched<u32>,
+    _watching: Pin<KBox<Notifier<Watching>>>,
     _periodic: Periodic,
 }
 
@@ -68,15 +74,19 @@ impl Drop for Beating {
 
 impl kernel::Module for Checker {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        let run_queues = RunQueues::find().map_err(|misfit| {
+        let refused = |misfit: Misfit| {
             pr_err!("not loaded: {}; {}\n", misfit, misfit.remedy());
             EOPNOTSUPP
-        })?;
+        };
+        let run_queues = RunQueues::find().map_err(refused)?;
+        let kthreads = Kthreads::find().map_err(refused)?;
 
         let tag = params::tag.with(module, Tag::new);
         let log = Arc::pin_init(Log::new(tag), GFP_KERNEL)?;
         let sources = Sources {
             suspects: Suspects::new(&run_queues)?,
+            kthreads,
+            loaded: Loaded::new(module)?,
             run_queues,
         };
         let scanner = Scanner::new(sources, log.clone())?;
@@ -91,6 +101,7 @@ impl kernel::Module for Checker {
             _interval: params::interval_ms
                 .watch(module, Arc::new(Rearm(scanner.clone()), GFP_KERNEL)?)?,
             _probing: params::switch_probe.watch(module, Probing::new(scanner.clone())?)?,
+            _watching: Watching::begin(scanner.clone())?,
             _debugfs: KBox::pin_init(debugfs::directory(scanner.clone()), GFP_KERNEL)?,
             _device: KBox::pin_init(
                 Registration::new(c"guest_integrity", 0o400, log),

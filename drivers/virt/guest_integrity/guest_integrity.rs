@@ -7,6 +7,7 @@
 //! and nothing honest is reported: see `decide`.
 //!
 //! - `views`: what is compared with the lists, a file for each view.
+//! - `loaded`: the modules that came and have not gone.
 //! - `witness`: what views say; `decide`: the rule, on recorded views; `look`: one scan, from the views to what was found.
 //! - `scan`: when scans are made, and by whom; `coverage`: what one has looked at.
 //! - `finding`: what was found, and what of it is new; `report`: where it goes; `record`: its text;
@@ -17,7 +18,6 @@
 //!
 //! - A task that sleeps is on no run queue: it is found when it runs.
 //! - Tasks of a throttled control group are on no run queue either, until the group may run again.
-//! - Only tasks that are missing from the list of processes or from the threads of theirs are found.
 //!
 //! `Documentation/admin-guide/guest-integrity.md` says how to use it.
 
@@ -28,6 +28,7 @@ mod debugfs;
 mod decide;
 mod driver;
 mod finding;
+mod loaded;
 mod look;
 mod params;
 mod record;

@@ -158,14 +158,14 @@ impl Look {
                 if !self.witnesses.are_all() {
                     self.witnesses.coverage.skipped += 1;
                 }
-                self.compare(&guard, known, &mut result);
+                self.compare(&guard, sources, known, &mut result);
                 break;
             }
             drop(guard);
             self.witnesses.retry(collected)?;
         }
 
-        self.confirm(&mut result);
+        self.confirm(sources, &mut result);
         for (i, view) in views() {
             let Some(examine) = view.examine else {
                 continue;
@@ -179,7 +179,13 @@ impl Look {
     }
 
     /// Compares what the views say with the lists.
-    fn compare(&mut self, guard: &rcu::Guard, known: &Known, result: &mut Result) {
+    fn compare(
+        &mut self,
+        guard: &rcu::Guard,
+        sources: &Sources,
+        known: &Known,
+        result: &mut Result,
+    ) {
         let Look {
             witnesses,
             found,
@@ -205,7 +211,7 @@ impl Look {
             let mut full = false;
 
             walk(guard, &mut search, &mut seen, pass == 0, |task| {
-                full |= check(guard, task, doubts).is_err();
+                full |= check(guard, sources, task, doubts).is_err();
             });
             let coverage = &mut witnesses.coverage;
             coverage.cut += seen.cut;
@@ -279,7 +285,7 @@ impl Look {
     }
 
     /// Looks again at the tasks on the lists that have a fault, until there were enough looks.
-    fn confirm(&mut self, result: &mut Result) {
+    fn confirm(&mut self, sources: &Sources, result: &mut Result) {
         // CAST: At most `MAX_DOUBTS`.
         let suspects = self.doubts.len() as u32;
         result.suspects += suspects;
@@ -294,7 +300,7 @@ impl Look {
             let mut seen = Coverage::default();
             walk(&guard, &mut Search::new(&mut []), &mut seen, true, |task| {
                 // One that is new has to wait for the next scan.
-                again(&guard, task, &mut self.doubts, looks);
+                again(&guard, sources, task, &mut self.doubts, looks);
             });
             drop(guard);
             self.doubts.retain(|doubt| doubt.looks == looks);
@@ -327,11 +333,12 @@ fn make_room<T>(list: &mut Vec<T, KVmalloc>, len: usize) -> core::result::Result
 /// Has all views look at a task of the lists, and notes what they say.
 fn check(
     guard: &rcu::Guard,
+    sources: &Sources,
     task: Peek<'_>,
     doubts: &mut KVVec<Doubt>,
 ) -> core::result::Result<(), ()> {
     for (i, view) in views() {
-        let Some(reason) = view.check.and_then(|check| check(guard, task)) else {
+        let Some(reason) = view.check.and_then(|check| check(guard, sources, task)) else {
             continue;
         };
         let doubt = Doubt {
@@ -359,10 +366,10 @@ fn autopsy(task: Peek<'_>) -> Option<(u8, &'static str)> {
 }
 
 /// Has the views that found a fault with a task look at it again.
-fn again(guard: &rcu::Guard, task: Peek<'_>, doubts: &mut [Doubt], looks: u32) {
+fn again(guard: &rcu::Guard, sources: &Sources, task: Peek<'_>, doubts: &mut [Doubt], looks: u32) {
     for doubt in doubts.iter_mut().filter(|doubt| doubt.task == task.id()) {
         let view = (&VIEWS as &[View]).get(usize::from(doubt.view));
-        let reason = view.and_then(|view| view.check?(guard, task));
+        let reason = view.and_then(|view| view.check?(guard, sources, task));
 
         if reason.is_some_and(|reason| Key::of(task, reason) == doubt.key) {
             doubt.looks = looks;

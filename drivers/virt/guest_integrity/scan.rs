@@ -12,6 +12,7 @@
 
 mod probing;
 mod show;
+mod watching;
 
 use crate::{
     coverage::{
@@ -35,7 +36,10 @@ use crate::{
     },
 };
 
-pub(crate) use self::probing::Probing;
+pub(crate) use self::{
+    probing::Probing,
+    watching::Watching, //
+};
 
 use guest::{
     param::Watch,

@@ -14,6 +14,7 @@
 mod disguise;
 mod family;
 mod hooks;
+mod modules;
 mod pid;
 mod proc;
 mod runqueue;
@@ -21,10 +22,12 @@ mod switch;
 
 use crate::{
     finding::Found,
+    loaded::Loaded,
     witness::Witnesses, //
 };
 
 use guest::sched::{
+    kthread::Kthreads,
     peek::Peek,
     rq::RunQueues,
     switch::Suspects, //
@@ -41,7 +44,7 @@ use kernel::{
 
 type Collect = fn(&Sources, &mut Witnesses) -> Result<(), AllocError>;
 type Examine = fn(&Sources, &mut KVVec<Found>, u8) -> Result<bool, AllocError>;
-type Check = fn(&rcu::Guard, Peek<'_>) -> Option<&'static str>;
+type Check = fn(&rcu::Guard, &Sources, Peek<'_>) -> Option<&'static str>;
 
 /// One view.
 pub(crate) struct View {
@@ -81,16 +84,19 @@ impl View {
 pub(crate) struct Sources {
     pub(crate) run_queues: RunQueues,
     pub(crate) suspects: Arc<Suspects>,
+    pub(crate) kthreads: Kthreads,
+    pub(crate) loaded: Arc<Loaded>,
 }
 
 /// All views. Where several see the same task, the first one reports it.
-pub(crate) const VIEWS: [View; 7] = [
+pub(crate) const VIEWS: [View; 8] = [
     runqueue::VIEW,
     switch::VIEW,
     pid::VIEW,
     family::VIEW,
     disguise::VIEW,
     proc::VIEW,
+    modules::VIEW,
     hooks::VIEW,
 ];
 

@@ -36,7 +36,7 @@ use kernel::{
 
 /// Reads the word at the address `at`, if there is one.
 #[inline]
-pub(super) fn word(at: usize) -> Option<usize> {
+pub(crate) fn word(at: usize) -> Option<usize> {
     let mut word = 0;
 
     // SAFETY: `word` is valid for writing; the function takes any address.
@@ -47,7 +47,7 @@ pub(super) fn word(at: usize) -> Option<usize> {
 
 /// Reads the aligned half of a word at the address `at`, if there is one.
 #[inline]
-pub(super) fn half(at: usize) -> Option<u32> {
+pub(crate) fn half(at: usize) -> Option<u32> {
     let word = word(at & !(size_of::<usize>() - 1))?;
     let bytes = word.to_ne_bytes();
     let (low, high) = bytes.split_at(4);
@@ -118,12 +118,21 @@ impl<'rcu> Peek<'rcu> {
         field!(word, self, mm).is_some_and(|mm| mm != 0)
     }
 
+    /// Returns whether it says to be a thread of the kernel.
+    pub fn is_kthread(self) -> bool {
+        field!(half, self, flags).unwrap_or(0) & bindings::PF_KTHREAD != 0
+    }
+
+    /// Returns whether it has begun to exit, though it may still be on the lists. What was read before this call was read before.
+    pub fn is_exiting(self) -> bool {
+        smp_mb(Read);
+        field!(half, self, flags).unwrap_or(0) & bindings::PF_EXITING != 0
+    }
+
     /// Returns whether it says to be a thread of the kernel, and lacks what the kernel gives each of those before it is made
     /// known.
     pub fn is_forged_kthread(self) -> bool {
-        let flags = field!(half, self, flags).unwrap_or(0);
-
-        flags & bindings::PF_KTHREAD != 0 && field!(word, self, worker_private) == Some(0)
+        self.is_kthread() && field!(word, self, worker_private) == Some(0)
     }
 
     /// Returns whether it says to be idle, as a thread of the kernel may do, but has memory of its own.

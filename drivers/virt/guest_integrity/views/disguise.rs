@@ -6,7 +6,10 @@
 //! task with memory of its own never idles for a CPU. And a task gives its memory up before it is marked as exiting, which it
 //! is before it is taken off the lists. None of this has a moment at which an honest task is otherwise.
 
-use super::View;
+use super::{
+    Sources,
+    View, //
+};
 
 use guest::sched::peek::Peek;
 
@@ -18,7 +21,7 @@ pub(super) const VIEW: View = View {
     ..View::named("disguise")
 };
 
-fn check(_guard: &rcu::Guard, task: Peek<'_>) -> Option<&'static str> {
+fn check(_guard: &rcu::Guard, _sources: &Sources, task: Peek<'_>) -> Option<&'static str> {
     let reason = if task.is_forged_kthread() {
         "kthread_forged"
     } else if task.is_forged_idle() {

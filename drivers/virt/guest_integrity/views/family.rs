@@ -5,7 +5,10 @@
 //! Whoever is in the list of a parent's children is on the list of processes, or was taken off it as it exits; and whoever is on the
 //! latter is in the list of some parent's children, see [`is_orphaned`].
 
-use super::View;
+use super::{
+    Sources,
+    View, //
+};
 use crate::witness::Witnesses;
 
 use guest::sched::{
@@ -38,6 +41,6 @@ fn witness(guard: &rcu::Guard, to: &mut Witnesses) {
     }
 }
 
-fn check(guard: &rcu::Guard, task: Peek<'_>) -> Option<&'static str> {
+fn check(guard: &rcu::Guard, _sources: &Sources, task: Peek<'_>) -> Option<&'static str> {
     is_orphaned(guard, task).then_some("sibling_unlinked")
 }

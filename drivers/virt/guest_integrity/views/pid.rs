@@ -5,7 +5,10 @@
 //! Whoever has a number is on the lists, or was taken off them as it exits; whoever is on the lists is found by its number. The
 //! latter is not so only within two changes of a task's life, see [`fault`].
 
-use super::View;
+use super::{
+    Sources,
+    View, //
+};
 use crate::witness::Witnesses;
 
 use guest::sched::{
@@ -31,7 +34,7 @@ fn witness(guard: &rcu::Guard, to: &mut Witnesses) {
     }
 }
 
-fn check(guard: &rcu::Guard, task: Peek<'_>) -> Option<&'static str> {
+fn check(guard: &rcu::Guard, _sources: &Sources, task: Peek<'_>) -> Option<&'static str> {
     fault(guard, task).map(|fault| match fault {
         Fault::Unlinked => "pid_unlinked",
         Fault::ProcessUnlinked => "tgid_unlinked",

@@ -5,6 +5,7 @@
 mod hooks;
 mod interfaces;
 mod lists;
+mod modules;
 mod storm;
 mod switch;
 mod uplink;
@@ -54,6 +55,12 @@ pub fn tests() -> Vec<Test> {
         }),
         Test::guest("integrity/hooks", 60, spec(), |guest, _| {
             hooks::hooks(guest)
+        }),
+        Test::guest("integrity/modules", 60, spec(), |guest, _| {
+            modules::modules(guest)
+        }),
+        Test::guest("integrity/module-early", 60, spec(), |guest, _| {
+            modules::early(guest)
         }),
         Test::guest("integrity/switch", 60, spec(), |guest, _| {
             switch::sleeper(guest)
