@@ -52,6 +52,11 @@ __rust_helper struct page *rust_helper_pfn_to_page(unsigned long pfn)
 	return pfn_to_page(pfn);
 }
 
+__rust_helper struct page *rust_helper_virt_to_page(const void *x)
+{
+	return virt_to_page(x);
+}
+
 __rust_helper bool rust_helper_want_init_on_free(void)
 {
 	return want_init_on_free();

@@ -2,12 +2,6 @@
 
 #include <linux/scatterlist.h>
 
-__rust_helper void rust_helper_sg_set_buf(struct scatterlist *sg, const void *buf,
-					  unsigned int buflen)
-{
-	sg_set_buf(sg, buf, buflen);
-}
-
 __rust_helper void *rust_helper_sg_virt(struct scatterlist *sg)
 {
 	return sg_virt(sg);

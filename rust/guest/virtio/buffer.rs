@@ -15,7 +15,10 @@
 //! [`Virtqueue::add_inbuf`]: super::Virtqueue::add_inbuf
 //! [`Virtqueue::get_buf`]: super::Virtqueue::get_buf
 
-use crate::bindings;
+use crate::{
+    bindings,
+    mm::page, //
+};
 use core::{
     ffi::c_void,
     marker::PhantomData,
@@ -221,10 +224,23 @@ impl<'a> Segments<'a> {
     /// [`EINVAL`] when the list is full, or something device-writable was added before.
     #[inline]
     pub fn push_out(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
+        let (page, offset) = page::of(ptr.as_ptr());
+
+        self.push_out_page(page, offset, len)
+    }
+
+    /// As [`push_out`](Self::push_out), of bytes that begin `offset` bytes after the beginning of a page.
+    #[inline]
+    pub(crate) fn push_out_page(
+        &mut self,
+        page: *mut bindings::page,
+        offset: u32,
+        len: u32,
+    ) -> Result {
         if self.out != self.total {
             return Err(EINVAL);
         }
-        self.push(ptr, len)?;
+        self.push(page, offset, len)?;
         self.out = self.total;
         Ok(())
     }
@@ -238,17 +254,19 @@ impl<'a> Segments<'a> {
     /// [`EINVAL`] when the list is full.
     #[inline]
     pub fn push_in(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
-        self.push(ptr, len)
+        let (page, offset) = page::of(ptr.as_ptr());
+
+        self.push(page, offset, len)
     }
 
     #[inline]
-    fn push(&mut self, ptr: NonNull<u8>, len: u32) -> Result {
+    fn push(&mut self, page: *mut bindings::page, offset: u32, len: u32) -> Result {
         let entry = self.list.get_mut(self.total).ok_or(EINVAL)?;
 
-        // A flag of an earlier buffer would end the list here.
-        entry.page_link = 0;
-        // SAFETY: `entry` is an initialised scatter list entry.
-        unsafe { bindings::sg_set_buf(entry, ptr.as_ptr().cast(), len) };
+        // As `sg_set_page()`; a flag of an earlier buffer would end the list here.
+        entry.page_link = page as c_ulong;
+        entry.offset = offset;
+        entry.length = len;
         self.total += 1;
         Ok(())
     }

@@ -123,11 +123,16 @@ impl TxFrame {
 }
 
 /// Adds the fragments of a packet.
+// Inlined, so that the list of a packet without any is never more than a few registers.
+#[inline(always)]
 fn push_fragments(info: &bindings::skb_shared_info, list: &mut Segments<'_>) -> Result {
     for frag in info.frags.iter().take(usize::from(info.nr_frags)) {
-        // SAFETY: The fragment is one of the packet's.
-        let at = unsafe { bindings::skb_frag_address(frag) };
-        list.push_out(NonNull::new(at.cast()).ok_or(EINVAL)?, frag.len)?;
+        // As `skb_frag_page()`: what is marked is memory that the kernel cannot read, of which a device without
+        // `NETMEM_TX` gets none.
+        if frag.netmem & bindings::NET_IOV as bindings::netmem_ref != 0 {
+            return Err(EINVAL);
+        }
+        list.push_out_page(frag.netmem as *mut bindings::page, frag.offset, frag.len)?;
     }
     Ok(())
 }
