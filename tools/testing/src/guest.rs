@@ -415,6 +415,11 @@ impl Guest {
         error.context(format!("the guest went down: {}", last.trim()))
     }
 
+    /// A socket of QEMU's that was named `SOCKETS/name` in its arguments.
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self._directory.path().join(name)
+    }
+
     /// The other end of a card that [`Spec::tap`] has made.
     pub fn outside(&self) -> Outside {
         Outside {

@@ -5,6 +5,7 @@
 pub mod backends;
 pub mod balloon;
 mod balloon_free;
+mod balloon_host;
 mod balloon_limits;
 mod balloon_load;
 mod balloon_reset;
@@ -257,6 +258,7 @@ pub fn all() -> Vec<Test> {
         bent::tests(),
         balloon::tests(),
         balloon_free::tests(),
+        balloon_host::tests(),
         balloon_limits::tests(),
         balloon_load::tests(),
         balloon_reset::tests(),

@@ -10,7 +10,8 @@ use super::{
         touch,
         C,
         RUST,
-        SIZE, //
+        SIZE,
+        SPARE, //
     },
     memory::{
         available,
@@ -81,6 +82,21 @@ pub fn tests() -> Vec<Test> {
             Test::guest(name(driver, "hint"), 180, machine, move |guest, lab| {
                 hint(guest, lab, driver)
             })
+            .stock_only("its page allocator writes to free memory"),
+        );
+    }
+    for driver in [RUST, C] {
+        let machine = spec(
+            Spec::q35().append("init_on_alloc=0"),
+            "id=b0,free-page-reporting=on",
+        );
+        tests.push(
+            Test::guest(
+                name(driver, "report-untouched"),
+                90,
+                machine,
+                move |guest, _| untouched(guest, driver),
+            )
             .stock_only("its page allocator writes to free memory"),
         );
     }
@@ -160,6 +176,29 @@ fn report(guest: &mut Guest, driver: Driver) -> Result<()> {
         "data of the guest has changed"
     );
     driver.load(guest, "")?;
+    driver.unload(guest)
+}
+
+/// Nobody writes to what the host was told of when it goes into the balloon and comes out: the host does not have to hold it again.
+fn untouched(guest: &mut Guest, driver: Driver) -> Result<()> {
+    guest.sh(SOON)?;
+    let full = guest.resident()?;
+    let low = full - meminfo(guest, "MemFree")? * 2 / 3;
+    driver.load(guest, "")?;
+    falls_to(guest, "idle,", low)?;
+
+    for _ in 0..3 {
+        for size in [SIZE - SPARE, SIZE] {
+            resize(guest, size)?;
+            let now = guest.resident()?;
+            ensure!(
+                now <= low,
+                "the host holds {} MiB, not {}",
+                now / MIB,
+                low / MIB
+            );
+        }
+    }
     driver.unload(guest)
 }
 
