@@ -60,6 +60,28 @@ pub unsafe trait Buffer: Send + Sized + 'static {
     fn capacity(&self) -> u32;
 }
 
+/// What owns memory that is mapped for the device already, and can be lent by a queue of `B`s.
+///
+/// # Safety
+///
+/// - [`into_raw`](Premapped::into_raw) gives a pointer from which [`Buffer::from_raw`] of `B` restores a value that owns the same
+///   memory, as that trait demands it.
+/// - Until then the memory described by [`segments`](Premapped::segments) stays mapped for the queue's device, and is not accessed
+///   through anything but the device, except that device-readable memory may be read. What the device does to the memory can
+///   surprise nobody but those who the memory is shared with.
+/// - [`Buffer::capacity`] of that value is at most the number of device-writable bytes that `segments` describes.
+pub unsafe trait Premapped<B: Buffer>: Sized {
+    /// Gives up the value for a pointer.
+    fn into_raw(self) -> NonNull<c_void>;
+
+    /// Describes the memory, device-readable parts first.
+    ///
+    /// # Errors
+    ///
+    /// What `list` returns when it is full.
+    fn segments(&self, list: &mut MappedSegments<'_>) -> Result;
+}
+
 /// A buffer that the device has given back.
 pub struct Used<B> {
     /// The buffer.
@@ -290,6 +312,59 @@ impl<'a> Segments<'a> {
         }
 
         (out, inp)
+    }
+}
+
+/// As [`Segments`], of memory that is mapped already.
+pub struct MappedSegments<'a>(Segments<'a>);
+
+impl<'a> MappedSegments<'a> {
+    #[inline]
+    pub(super) fn new(list: &'a mut [bindings::scatterlist]) -> Self {
+        Self(Segments::new(list))
+    }
+
+    /// Adds `len` bytes at `addr` that the device reads.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when the list is full, or something device-writable was added before.
+    #[inline]
+    pub fn push_out(&mut self, addr: bindings::dma_addr_t, len: u32) -> Result {
+        if self.0.out != self.0.total {
+            return Err(EINVAL);
+        }
+        self.push_in(addr, len)?;
+        self.0.out = self.0.total;
+        Ok(())
+    }
+
+    /// Adds `len` bytes at `addr` that the device writes.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when the list is full.
+    #[inline]
+    pub fn push_in(&mut self, addr: bindings::dma_addr_t, len: u32) -> Result {
+        let entry = self.0.list.get_mut(self.0.total).ok_or(EINVAL)?;
+
+        // A flag of an earlier buffer would end the list here.
+        entry.page_link = 0;
+        // SAFETY: `entry` is an initialised scatter list entry.
+        unsafe { bindings::sg_fill_dma(entry, addr, len) };
+        self.0.total += 1;
+        Ok(())
+    }
+
+    /// Ends both lists and returns them, as [`Segments::finish`] does.
+    #[inline]
+    pub(super) fn finish(
+        self,
+    ) -> (
+        &'a mut [bindings::scatterlist],
+        &'a mut [bindings::scatterlist],
+    ) {
+        self.0.finish()
     }
 }
 

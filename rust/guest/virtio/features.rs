@@ -16,6 +16,7 @@ use core::marker::PhantomData;
 /// Bits that the virtio core keeps whether or not a driver lists them.
 const VERSION_1: u32 = bindings::VIRTIO_F_VERSION_1;
 const ANY_LAYOUT: u32 = bindings::VIRTIO_F_ANY_LAYOUT;
+const ACCESS_PLATFORM: u32 = bindings::VIRTIO_F_ACCESS_PLATFORM;
 const RING_PACKED: u32 = bindings::VIRTIO_F_RING_PACKED;
 const RING_RESET: u32 = bindings::VIRTIO_F_RING_RESET;
 
@@ -136,6 +137,11 @@ impl<F: Feature> Features<F> {
     /// Returns whether [`Queue::resize`](super::Queue::resize) can work.
     pub fn can_reset_queues(&self) -> bool {
         self.has(RING_RESET)
+    }
+
+    /// Returns whether the device wants memory mapped for it: it may be behind an IOMMU, or reach only part of the memory.
+    pub fn maps_memory(&self) -> bool {
+        self.has(ACCESS_PLATFORM)
     }
 
     /// Returns whether bit number `bit` is in the set.

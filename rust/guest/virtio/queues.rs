@@ -35,6 +35,8 @@ struct Wanted {
 /// the way to that.
 pub(super) struct Set {
     wanted: KVec<Wanted>,
+    /// Other handles of them, which have none to begin with.
+    alternates: KVec<Arc<dyn AnyQueue>>,
     made: bool,
 }
 
@@ -42,6 +44,7 @@ impl Set {
     pub(super) const fn new() -> Self {
         Self {
             wanted: KVec::new(),
+            alternates: KVec::new(),
             made: false,
         }
     }
@@ -106,6 +109,9 @@ impl Set {
             return;
         }
 
+        for queue in &self.alternates {
+            queue.detach();
+        }
         for wanted in &self.wanted {
             wanted.queue.detach();
         }
@@ -120,6 +126,7 @@ impl Set {
 pub struct Virtqueues<'a> {
     dev: &'a Device,
     wanted: KVec<Wanted>,
+    alternates: KVec<Arc<dyn AnyQueue>>,
 }
 
 impl<'a> Virtqueues<'a> {
@@ -127,6 +134,7 @@ impl<'a> Virtqueues<'a> {
         Self {
             dev,
             wanted: KVec::new(),
+            alternates: KVec::new(),
         }
     }
 
@@ -156,6 +164,23 @@ impl<'a> Virtqueues<'a> {
         Ok(queue)
     }
 
+    /// Makes another handle of a queue that has been asked for, for other buffers, each of at most so many segments. It is inert
+    /// until [`Queue::hand_over`] gives the queue to it; after a reset of the device the first handle has it again.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn add_alternate<B: Buffer, C: Buffer>(
+        &mut self,
+        queue: &Queue<B>,
+        segments: usize,
+    ) -> Result<Arc<Queue<C>>> {
+        let alternate = Arc::pin_init(queue.alternate(segments), GFP_KERNEL)?;
+
+        self.alternates.push(alternate.clone(), GFP_KERNEL)?;
+        Ok(alternate)
+    }
+
     /// Makes the queues known to the device.
     ///
     /// # Errors
@@ -170,6 +195,7 @@ impl<'a> Virtqueues<'a> {
         }
 
         set.wanted = self.wanted;
+        set.alternates = self.alternates;
         set.make(self.dev, state.callback)
     }
 }

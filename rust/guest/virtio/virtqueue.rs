@@ -21,12 +21,20 @@
 //! What the transport does with a queue can sleep ([`Queue::set_affinity`]). It holds the queue's life instead, a mutex that
 //! the end of the queue has to take as well. The order is: life, then the lock.
 //!
+//! # Two kinds of buffers
+//!
+//! A queue can have a second handle, for buffers of another type ([`Virtqueues::add_alternate`](super::Virtqueues::add_alternate)).
+//! One of the two has the queue, and the other is inert; [`Queue::hand_over`] changes that, when nothing is in flight any more.
+//!
 //! # What the device can do
 //!
 //! The C core keeps its own copy of the descriptors and breaks a queue on a used id that is out of range or not in flight. It
 //! does not check lengths; [`Virtqueue::get_buf`] does, once for all drivers.
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
+
+mod premapped;
+mod reset;
 
 use super::buffer::{
     Batch,
@@ -52,6 +60,7 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
+        Arc,
         Mutex,
         SpinLock,
         SpinLockGuard, //
@@ -73,13 +82,24 @@ pub enum Callback {
 pub struct Queue<B: Buffer> {
     /// For the C core, which keeps the pointer as long as it has the queue.
     name: CString,
-    /// While it is held, nobody else takes `inner.vq` away.
-    #[pin]
-    life: Mutex<()>,
+    /// While it is held, nobody else takes `inner.vq` away. All handles of the queue have the same.
+    life: Arc<Mutex<Life>>,
     #[pin]
     inner: SpinLock<Inner>,
     _buffers: PhantomData<fn(B) -> B>,
 }
+
+/// What the life of a queue protects.
+///
+/// # Invariants
+///
+/// `vq` is [`None`] or a valid queue of the C core, which one of the handles has, or who holds the life.
+struct Life {
+    vq: Option<NonNull<bindings::virtqueue>>,
+}
+
+// SAFETY: A queue of the C core is bound to no thread.
+unsafe impl Send for Life {}
 
 /// What a queue's lock protects.
 ///
@@ -97,6 +117,32 @@ unsafe impl Send for Inner {}
 
 impl<B: Buffer> Queue<B> {
     pub(super) fn new(name: CString, segments: usize) -> impl PinInit<Self, Error> {
+        // INVARIANT: There is no queue yet.
+        let life = Arc::pin_init(
+            new_mutex!(Life { vq: None }, "guest::virtio::Queue::life"),
+            GFP_KERNEL,
+        );
+
+        Self::with_life(name, segments, life)
+    }
+
+    /// Makes another handle of the same queue, which is inert.
+    pub(super) fn alternate<C: Buffer>(
+        &self,
+        segments: usize,
+    ) -> impl PinInit<Queue<C>, Error> + use<'_, B, C> {
+        pin_init::pin_init_scope(move || {
+            let name = CString::try_from(&*self.name)?;
+
+            Ok(Queue::with_life(name, segments, Ok(self.life.clone())))
+        })
+    }
+
+    fn with_life(
+        name: CString,
+        segments: usize,
+        life: Result<Arc<Mutex<Life>>>,
+    ) -> impl PinInit<Self, Error> {
         let sg = (|| {
             let mut sg = KVec::with_capacity(segments, GFP_KERNEL)?;
             for _ in 0..segments {
@@ -107,8 +153,8 @@ impl<B: Buffer> Queue<B> {
 
         try_pin_init!(Self {
             name,
-            life <- new_mutex!((), "guest::virtio::Queue::life"),
-            // INVARIANT: There is no queue yet.
+            life: life?,
+            // INVARIANT: This handle has no queue yet.
             inner <- new_spinlock!(Inner { vq: None, sg: sg? }, "guest::virtio::Queue"),
             _buffers: PhantomData,
         })
@@ -135,80 +181,14 @@ impl<B: Buffer> Queue<B> {
     ///
     /// Does nothing when the device is gone.
     pub fn set_affinity(&self, cpus: &Cpumask) {
-        let _life = self.life.lock();
-        let Some(vq) = self.lock_bh().map(|queue| queue.vq) else {
+        let life = self.life.lock();
+        let Some(vq) = life.vq else {
             return;
         };
 
         // It is a wish: a transport without an interrupt for each queue does nothing.
         // SAFETY: `vq` is valid as long as the queue's life is held, which also makes this the only caller; the mask is copied.
         let _ = unsafe { bindings::virtqueue_set_affinity(vq.as_ptr(), cpus.as_raw()) };
-    }
-
-    /// Gives the queue a ring of `size` entries (VirtIO 1.3, 2.6.1: virtqueue reset), and drops all buffers in flight. Sleeps.
-    /// Meanwhile [`lock`](Self::lock) returns [`None`].
-    ///
-    /// # Errors
-    ///
-    /// [`ENOENT`]: the device cannot reset a queue. [`E2BIG`]: the device allows no ring of that size; [`EINVAL`]: it is 0.
-    /// [`ENOMEM`]: the ring is as large as before, and empty. [`EBUSY`]: the device did not reset it, or does not take it back;
-    /// it cannot be used until the driver is bound again. [`ENODEV`]: the device is gone.
-    pub fn resize(&self, size: u32) -> Result {
-        let _life = self.life.lock();
-        let vq = self.take().ok_or(ENODEV)?;
-
-        // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
-        let result = to_result(unsafe {
-            bindings::virtqueue_resize(vq.as_ptr(), size, Some(Self::recycle_callback), None)
-        });
-
-        self.put(vq);
-        result
-    }
-
-    /// Has the device forget the queue (VirtIO 1.3, 2.6.1: virtqueue reset), drops all buffers in flight, and begins anew. Sleeps.
-    /// Meanwhile [`lock`](Self::lock) returns [`None`].
-    ///
-    /// # Errors
-    ///
-    /// As [`resize`](Self::resize).
-    pub fn reset(&self) -> Result {
-        let _life = self.life.lock();
-        let vq = self.take().ok_or(ENODEV)?;
-
-        // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
-        let result = to_result(unsafe {
-            bindings::virtqueue_reset(vq.as_ptr(), Some(Self::recycle_callback), None)
-        });
-
-        self.put(vq);
-        result
-    }
-
-    /// Takes the queue of the C core away: nobody else reaches it then.
-    fn take(&self) -> Option<NonNull<bindings::virtqueue>> {
-        let _off = bottom_half::disable();
-        // Ends before softirqs come back on, which a guard in the block's last expression would not.
-        let mut inner = self.inner.lock();
-
-        inner.vq.take()
-    }
-
-    /// Puts the queue of the C core where it is reached.
-    fn put(&self, vq: NonNull<bindings::virtqueue>) {
-        let _off = bottom_half::disable();
-
-        self.inner.lock().vq = Some(vq);
-    }
-
-    /// # Safety
-    ///
-    /// The C core calls it, with a token of a queue of this type, once for each.
-    unsafe extern "C" fn recycle_callback(_vq: *mut bindings::virtqueue, token: *mut c_void) {
-        if let Some(token) = NonNull::new(token) {
-            // SAFETY: By the type invariant of `Inner`, `token` comes from `B::into_raw()`; the core returns it once.
-            drop(unsafe { B::from_raw(token) });
-        }
     }
 }
 
@@ -231,14 +211,16 @@ pub(super) trait AnyQueue: Send + Sync {
 impl<B: Buffer> AnyQueue for Queue<B> {
     unsafe fn attach(&self, vq: NonNull<bindings::virtqueue>) {
         // INVARIANT: By the safety requirements `vq` is valid until `detach()`; only this type's guards add buffers to it.
+        self.life.lock().vq = Some(vq);
         self.put(vq);
     }
 
     fn detach(&self) {
-        let _life = self.life.lock();
+        let mut life = self.life.lock();
         let Some(vq) = self.take() else {
             return;
         };
+        life.vq = None;
 
         // Each call removes one, so the loop ends.
         loop {
