@@ -32,6 +32,7 @@
 #include <net/netdev_queues.h>
 #include <net/page_pool/helpers.h>
 #include <net/xdp.h>
+#include <net/xdp_sock_drv.h>
 
 #include <uapi/linux/virtio_balloon.h>
 #include <uapi/linux/virtio_ids.h>

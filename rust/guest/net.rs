@@ -10,6 +10,7 @@
 //! - [`page_pool`]: memory to receive into.
 //! - [`buffer`]: packets and receive memory as something that can be lent to a virtio device.
 //! - [`xdp`]: programs that see packets before the stack does.
+//! - [`xsk`]: sockets whose packets are received into, and sent from, memory of user space.
 //! - [`filter`]: what an interface is to receive.
 //! - [`failover`]: interfaces that stand in for others.
 //! - [`qstats`]: what single queues have counted.
@@ -57,6 +58,7 @@ pub mod stats;
 pub mod transmit;
 pub mod vsock;
 pub mod xdp;
+pub mod xsk;
 
 /// Returns whether a message about what comes from the network, or from a device, may be logged now: not if there have been many.
 pub fn ratelimit() -> bool {

@@ -23,3 +23,4 @@
 #include "skbuff.c"
 #include "virtio.c"
 #include "xdp.c"
+#include "xsk.c"

@@ -35,3 +35,8 @@ __rust_helper int rust_helper_virtio_net_hdr_to_skb(struct sk_buff *skb,
 {
 	return virtio_net_hdr_to_skb(skb, hdr, little_endian);
 }
+
+__rust_helper void rust_helper_skb_metadata_set(struct sk_buff *skb, u8 meta_len)
+{
+	skb_metadata_set(skb, meta_len);
+}

@@ -4,7 +4,10 @@
 
 use crate::{
     hash::Limits,
-    header::Segments,
+    header::{
+        Format,
+        Segments, //
+    },
     supply::Sizing, //
 };
 use guest::{
@@ -339,6 +342,16 @@ pub(crate) fn hashes(
         return Err(EINVAL);
     }
     Ok(limits)
+}
+
+/// Returns what comes before each packet.
+pub(crate) fn format(features: &Features<Feature>) -> Format {
+    Format::new(
+        features.is_modern(),
+        features.contains(Feature::MrgRxbuf),
+        features.contains(Feature::HashReport),
+        features.contains(Feature::HostUdpTunnelGso),
+    )
 }
 
 /// Returns how large receive buffers are.

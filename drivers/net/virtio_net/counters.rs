@@ -31,8 +31,11 @@ pub(crate) mod rx {
     /// Packets that went nowhere: it wanted that, or it was not possible what it wanted.
     pub(crate) const XDP_DROPS: usize = 12;
 
+    /// Packets that came in frames of a socket's, whoever got them.
+    pub(crate) const XSK_PACKETS: usize = 13;
+
     /// How many there are.
-    pub(crate) const COUNT: usize = 13;
+    pub(crate) const COUNT: usize = 14;
 
     /// Their names, in this order.
     pub(crate) const NAMES: [&str; COUNT] = [
@@ -49,6 +52,7 @@ pub(crate) mod rx {
         "xdp_tx",
         "xdp_redirects",
         "xdp_drops",
+        "xsk_packets",
     ];
 }
 
@@ -71,8 +75,11 @@ pub(crate) mod tx {
     /// Those of them that did not fit into the ring.
     pub(crate) const XDP_TX_DROPS: usize = 7;
 
+    /// Packets of sockets, from frames of theirs.
+    pub(crate) const XSK_PACKETS: usize = 8;
+
     /// How many there are.
-    pub(crate) const COUNT: usize = 8;
+    pub(crate) const COUNT: usize = 9;
 
     /// Their names, in this order.
     pub(crate) const NAMES: [&str; COUNT] = [
@@ -84,5 +91,6 @@ pub(crate) mod tx {
         "wakes",
         "xdp_tx",
         "xdp_tx_drops",
+        "xsk_packets",
     ];
 }

@@ -15,10 +15,7 @@ use crate::{
     },
     control::Control,
     hash::Hashing,
-    header::{
-        Format,
-        Rules, //
-    },
+    header::Rules,
     interface::{
         Interface,
         Link, //
@@ -46,7 +43,8 @@ use crate::{
         self,
         Told, //
     },
-    tx::Sender, //
+    tx::Sender,
+    xsk, //
 };
 use core::pin::Pin;
 use guest::{
@@ -255,19 +253,14 @@ fn interface(
     control: Option<Arc<Control>>,
 ) -> Result<ARef<Device<Interface>>> {
     let mergeable = features.contains(Feature::MrgRxbuf);
-    let format = Format::new(
-        features.is_modern(),
-        mergeable,
-        features.contains(Feature::HashReport),
-        features.contains(Feature::HostUdpTunnelGso),
-    );
+    let format = config::format(&features);
     let sizing = config::sizing(&features, mtu);
 
     let mut receivers = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
     let mut senders = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
     let mut pairs = KVec::with_capacity(queues.len(), GFP_KERNEL)?;
     let peers = if features.contains(Feature::Rss) {
-        Some(Peers::new(queues.iter().map(|pair| &pair.rx))?)
+        Some(Peers::new(queues.iter().map(|pair| &pair.frames))?)
     } else {
         None
     };
@@ -297,6 +290,7 @@ fn interface(
                 shared: Shared {
                     index,
                     queue: queues.rx.clone(),
+                    frames: queues.frames.clone(),
                     coalescing: coalescing.clone(),
                 },
                 pool: Some(page_pool::Params {
@@ -351,6 +345,9 @@ fn interface(
     }
     net.set_flexible();
     net.set_programs(mergeable, features.any_layout());
+    if xsk::is_possible(&features) {
+        net.set_zero_copy(1);
+    }
     if can_adapt {
         net.set_adaptive()?;
     }

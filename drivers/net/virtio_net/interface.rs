@@ -37,6 +37,7 @@ use crate::{
     },
     tx::Sender,
     xdp,
+    xsk, //
 };
 use guest::{
     net::{
@@ -64,7 +65,8 @@ use guest::{
         xdp::{
             Attached,
             Refusal, //
-        }, //
+        },
+        xsk::Queues, //
     },
     virtio::{
         self,
@@ -249,6 +251,10 @@ impl device::Operations for Interface {
 
     fn check_program(dev: &Device<Self>, program: Attached) -> core::result::Result<(), Refusal> {
         xdp::check(dev, program)
+    }
+
+    fn socket_queues(&self, queue: u16) -> Result<Queues<'_>> {
+        xsk::queues(self, queue)
     }
 
     fn add_vlan(dev: &Device<Self>, vid: u16) -> Result {

@@ -23,7 +23,8 @@ use guest::{
             TxFrame, //
         },
         device::Device,
-        stats::Counters, //
+        stats::Counters,
+        xsk, //
     },
     virtio::{
         buffer::Exchange,
@@ -42,6 +43,8 @@ use kernel::{
 /// The queues of one pair.
 pub(crate) struct Queues {
     pub(crate) rx: Arc<Queue<RxBuffer>>,
+    /// The receive queue while it is filled with a socket's frames; [`rx`](Self::rx) is inert then.
+    pub(crate) frames: xsk::RxQueue,
     pub(crate) tx: Arc<Queue<TxFrame>>,
 }
 
@@ -86,9 +89,11 @@ pub(crate) fn add(queues: &mut Virtqueues<'_>, pairs: u16, segments: u32) -> Res
     for pair in 0..pairs {
         let rx = CString::try_from_fmt(fmt!("input.{pair}"))?;
         let tx = CString::try_from_fmt(fmt!("output.{pair}"))?;
+        let rx = queues.add(&rx, Callback::Enabled, segments as usize)?;
         list.push(
             Queues {
-                rx: queues.add(&rx, Callback::Enabled, segments as usize)?,
+                frames: xsk::RxQueue::new(queues, rx.clone())?,
+                rx,
                 tx: queues.add(&tx, Callback::Enabled, TxFrame::MAX_SEGMENTS)?,
             },
             GFP_KERNEL,

@@ -28,12 +28,9 @@ pub(crate) struct Sizes {
 
 /// Returns the sizes of a ring.
 pub(crate) fn ring<B: Buffer>(queue: &Queue<B>) -> Result<Ring> {
-    let vq = queue.lock_bh().ok_or(ENODEV)?;
+    let (size, max) = queue.sizes().ok_or(ENODEV)?;
 
-    Ok(Ring {
-        size: vq.size(),
-        max: vq.max_size(),
-    })
+    Ok(Ring { size, max })
 }
 
 /// Returns the sizes of the first pair's, which stand for all.
@@ -91,7 +88,7 @@ pub(crate) fn again(interface: &Interface, sizes: Option<Sizes>) -> Result {
 fn resize(interface: &Interface, Sizes { rx, tx }: Sizes) -> Result {
     for pair in &interface.pairs {
         if ring(&pair.queues.rx)?.size != rx {
-            pair.queues.rx.resize(rx)?;
+            pair.queues.frames.resize(rx)?;
         }
         if ring(&pair.queues.tx)?.size != tx {
             pair.queues.tx.resize(tx)?;

@@ -24,6 +24,7 @@ use crate::{
 use guest::{
     net::{
         buffer::{
+            Head,
             Room,
             RxBuffer, //
         },
@@ -46,7 +47,8 @@ use guest::{
             RxSkBuff,
             ETH_HLEN, //
         },
-        stats::Writer, //
+        stats::Writer,
+        xsk::RxQueue, //
     },
     virtio::{
         buffer::{
@@ -71,6 +73,8 @@ pub(crate) struct Shared {
     /// The pair that it belongs to.
     pub(crate) index: u16,
     pub(crate) queue: Arc<Queue<RxBuffer>>,
+    /// The same, while it is filled with a socket's frames.
+    pub(crate) frames: RxQueue,
     pub(crate) coalescing: Arc<Coalescing>,
 }
 
@@ -81,9 +85,9 @@ pub(crate) struct Receiver {
     pub(crate) supply: Supply,
     /// Buffers that have been taken from the ring and not looked at yet, so that the queue's lock is not taken for each.
     taken: Batch<RxBuffer, BATCH>,
-    peers: Option<Arc<Peers>>,
+    pub(crate) peers: Option<Arc<Peers>>,
     pub(crate) sending: Sending,
-    stats: Writer<{ counter::COUNT }>,
+    pub(crate) stats: Writer<{ counter::COUNT }>,
     /// How often the queue's interrupt was turned on.
     events: u16,
 }
@@ -93,7 +97,7 @@ pub(crate) struct Receiver {
 /// QEMU reads from as many sources as there are queues. A packet whose hash puts it into a ring that is empty stops the source
 /// that it came from, until the ring of the same number is kicked, which has no need of that. So when a device wants to know
 /// that one ring has buffers again, it is told of all.
-pub(crate) struct Peers(KVec<Arc<Queue<RxBuffer>>>);
+pub(crate) struct Peers(KVec<RxQueue>);
 
 impl Peers {
     /// Collects the queues.
@@ -101,9 +105,7 @@ impl Peers {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new<'a>(
-        queues: impl Iterator<Item = &'a Arc<Queue<RxBuffer>>>,
-    ) -> Result<Arc<Self>> {
+    pub(crate) fn new<'a>(queues: impl Iterator<Item = &'a RxQueue>) -> Result<Arc<Self>> {
         let mut peers = KVec::new();
 
         for queue in queues {
@@ -114,11 +116,9 @@ impl Peers {
 
     /// Kicks all queues. The caller has no lock of any.
     #[cold]
-    fn kick(&self) {
+    pub(crate) fn kick(&self) {
         for queue in &self.0 {
-            if let Some(vq) = queue.lock_bh() {
-                vq.notify();
-            }
+            queue.notify();
         }
     }
 }
@@ -127,7 +127,7 @@ impl Peers {
 pub(crate) struct Opened {
     /// How long it is.
     pub(crate) skip: u32,
-    header: Header,
+    pub(crate) header: Header,
     pub(crate) hash: Option<Hash>,
     pub(crate) received: Received,
 }
@@ -235,24 +235,29 @@ impl Receiver {
             skip,
             header,
             hash,
-            received:
-                Received {
-                    verdict,
-                    buffers,
-                    segmented,
-                },
+            received,
         } = self.open(&buffer, len, cx)?;
 
         self.supply.trim(&mut buffer, len);
         let built = RxSkBuff::build(buffer, skip, len, cx).ok_or(counter::NO_MEMORY);
-        let mut skb = if buffers > 1 {
-            self.append(built, buffers - 1, queue)?
+        let mut skb = if received.buffers > 1 {
+            self.append(built, received.buffers - 1, queue)?
         } else {
             built?
         };
         set_hash(&mut skb, hash);
+        self.finish(skb, &header, &received)
+    }
 
-        if segmented {
+    /// Tells the stack what the header says of a packet.
+    #[inline(always)]
+    pub(crate) fn finish(
+        &self,
+        mut skb: RxSkBuff,
+        header: &Header,
+        received: &Received,
+    ) -> core::result::Result<RxSkBuff, usize> {
+        if received.segmented {
             // Its header is about the checksum too.
             let [bytes @ .., _, _] = header.to_bytes(self.format);
             return match skb.set_offloads(bytes, !self.format.big_endian) {
@@ -263,7 +268,7 @@ impl Receiver {
                 }
             };
         }
-        match verdict {
+        match received.verdict {
             Verdict::Unknown => {}
             Verdict::Verified => skb.set_checksum_verified(),
             Verdict::Missing(Checksum { start, offset }) => {
@@ -284,7 +289,7 @@ impl Receiver {
     #[inline(always)]
     pub(crate) fn open(
         &self,
-        buffer: &RxBuffer,
+        buffer: &impl Head,
         len: u32,
         cx: &Context<'_>,
     ) -> core::result::Result<Opened, usize> {
@@ -336,7 +341,7 @@ impl Receiver {
 
     /// Copies the header before a packet, each byte once, and reads the hash if there is one and the stack wants it.
     #[inline(always)]
-    fn header(&self, buffer: &RxBuffer, cx: &Context<'_>) -> Option<(Header, Option<Hash>)> {
+    fn header(&self, buffer: &impl Head, cx: &Context<'_>) -> Option<(Header, Option<Hash>)> {
         let [flags, gso_type] = buffer.read::<0, 2>()?;
         let rest = if Header::is_plain(flags, gso_type) {
             [0; 8]
@@ -437,7 +442,7 @@ impl Handler for Receiver {
         }
         match shared.queue.lock() {
             Some(mut vq) => vq.disable_cb(),
-            None => return Progress::Done(0),
+            None => return self.poll_frames(shared, cx),
         }
 
         while work < budget {
@@ -475,13 +480,16 @@ impl Handler for Receiver {
     }
 
     fn arm(&mut self, shared: &Shared) -> bool {
-        // A device that is gone interrupts no more.
-        shared.queue.lock().is_none_or(|mut vq| vq.enable_cb())
+        match shared.queue.lock() {
+            Some(mut vq) => vq.enable_cb(),
+            None => shared.frames.enable_cb(),
+        }
     }
 
     fn disarm(shared: &Shared) {
-        if let Some(mut vq) = shared.queue.lock() {
-            vq.disable_cb();
+        match shared.queue.lock() {
+            Some(mut vq) => vq.disable_cb(),
+            None => shared.frames.disable_cb(),
         }
     }
 

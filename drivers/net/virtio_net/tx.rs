@@ -165,7 +165,7 @@ impl Sender {
             Ok(()) => Ok(()),
             Err(Rejected { buffer, .. }) => match buffer.into_inner() {
                 Outgoing::Program(frame) => Err(frame),
-                Outgoing::Stack(_) => Ok(()),
+                Outgoing::Stack(_) | Outgoing::Socket(_) => Ok(()),
             },
         }
     }
@@ -194,7 +194,7 @@ impl Sender {
         queue: &TxQueue<'_, Interface>,
         mut consume: impl FnMut(TxSkBuff),
     ) {
-        // Of the stack, which counts what is in flight, and of programs.
+        // Of the stack, which counts what is in flight, and of programs and sockets.
         let mut packets = 0u32;
         let mut bytes = 0u32;
         let mut frames = 0u32;
@@ -213,6 +213,11 @@ impl Sender {
                     // CAST: At most 20.
                     let len = frame.len().wrapping_sub(format.len() as u32);
                     frame_bytes = frame_bytes.wrapping_add(len);
+                }
+                Outgoing::Socket(packet) => {
+                    frames = frames.wrapping_add(1);
+                    frame_bytes = frame_bytes.wrapping_add(packet.len());
+                    queue.frames_sent(packet);
                 }
             }
         }
@@ -335,10 +340,11 @@ impl Transmit for Sender {
         Self::reclaim(&mut self.stats, self.format, &mut vq, queue, |skb| {
             skb.consume(cx)
         });
+        let progress = Self::send_frames(&mut self.stats, self.enough, &mut vq, queue, cx);
         if vq.num_free() >= self.enough && queue.wake() {
             self.stats.add(counter::WAKES, 1);
         }
-        Progress::Done(0)
+        progress
     }
 
     fn arm(&mut self) -> bool {

@@ -4,8 +4,7 @@
 //!
 //! # Limitations
 //!
-//! - No XDP or AF_XDP.
-//! - Without mergeable receive buffers the largest MTU is about 15 KiB, and no packet is received as several in one.
+//! - Without mergeable receive buffers the largest MTU is what one buffer holds.
 //!
 //! `Documentation/admin-guide/virtio-net.md` says how to use it.
 
@@ -33,6 +32,7 @@ mod supply;
 mod told;
 mod tx;
 mod xdp;
+mod xsk;
 
 use kernel::prelude::*;
 

@@ -23,7 +23,8 @@ use crate::{
         Receiver,
         Shared, //
     },
-    supply::max_linear_mtu, //
+    supply::max_linear_mtu,
+    xsk, //
 };
 use guest::{
     net::{
@@ -136,16 +137,29 @@ impl Receiver {
         counts[counter::PACKETS] += 1;
         counts[counter::BYTES] += u64::from(buff.len());
         counts[counter::XDP_PACKETS] += 1;
-        match buff.run(program, cx) {
-            Verdict::Dropped => counts[counter::XDP_DROPS] += 1,
-            Verdict::Pass => {
-                let mut skb = RxSkBuff::from_buff(buff, cx).ok_or(counter::NO_MEMORY)?;
-                set_hash(&mut skb, hash);
-                if verdict == Sums::Verified {
-                    skb.set_checksum_verified();
-                }
-                skb.receive(shared.index, cx);
+        let decided = buff.run(program, cx);
+        if self.is_passed(decided, cx, counts) {
+            let mut skb = RxSkBuff::from_buff(buff, cx).ok_or(counter::NO_MEMORY)?;
+            set_hash(&mut skb, hash);
+            if verdict == Sums::Verified {
+                skb.set_checksum_verified();
             }
+            skb.receive(shared.index, cx);
+        }
+        Ok(())
+    }
+
+    /// Does what a program has decided of a packet, and returns whether the stack gets it.
+    #[inline(always)]
+    pub(crate) fn is_passed(
+        &mut self,
+        decided: Verdict,
+        cx: &Context<'_>,
+        counts: &mut [u64; counter::COUNT],
+    ) -> bool {
+        match decided {
+            Verdict::Dropped => counts[counter::XDP_DROPS] += 1,
+            Verdict::Pass => return true,
             Verdict::Transmit(frame) => {
                 counts[counter::XDP_TX] += 1;
                 if self.sending.bulk.push(frame) {
@@ -157,7 +171,7 @@ impl Receiver {
                 self.sending.redirected = true;
             }
         }
-        Ok(())
+        false
     }
 
     /// Appends `more` buffers. They are used up even if the packet is lost.
@@ -218,7 +232,7 @@ pub(crate) fn check_mtu(dev: &Device<Interface>, mtu: u32) -> Result {
     if dev.attached() == Attached::Linear && mtu > max_linear_mtu() {
         return Err(EINVAL);
     }
-    Ok(())
+    xsk::check_mtu(&dev.data())
 }
 
 /// Returns what of `features` the interface can have with the program that there is, if there is one.

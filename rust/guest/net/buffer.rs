@@ -8,6 +8,7 @@ mod tx;
 pub(super) use self::rx::Pages;
 pub use self::{
     rx::{
+        Head,
         Room,
         RxBuffer, //
     },

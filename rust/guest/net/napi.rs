@@ -29,7 +29,8 @@ use super::{
         Pool,
         PoolRef, //
     },
-    xdp::Program, //
+    xdp::Program,
+    xsk::Rx, //
 };
 use crate::{
     bindings,
@@ -117,6 +118,7 @@ pub struct Context<'a> {
     napi: NonNull<bindings::napi_struct>,
     budget: c_int,
     pool: Option<&'a mut Pool>,
+    frames: Option<&'a mut Rx>,
     program: Option<NonNull<bindings::bpf_prog>>,
     _not_send: NotThreadSafe,
 }
@@ -144,6 +146,12 @@ impl<'a> Context<'a> {
     #[inline]
     pub fn pool(&mut self) -> Option<PoolRef<'_>> {
         self.pool.as_deref_mut().map(PoolRef::new)
+    }
+
+    /// Returns what receives into a socket's frames, if one is bound to the queue.
+    #[inline]
+    pub(super) fn frames(&mut self) -> Option<&mut Rx> {
+        self.frames.as_deref_mut()
     }
 
     /// Returns the program that sees what is received, if there is one: the same during the whole poll.
@@ -188,7 +196,7 @@ pub(super) enum Direction {
 /// # Invariants
 ///
 /// - `napi` is added to a device that outlives this value; it is enabled exactly while `enabled` holds `true`.
-/// - `handler` and `pool` are reached only by the poll, and with the instance disabled and `enabled` locked.
+/// - `handler`, `pool` and `frames` are reached only by the poll, and with the instance disabled and `enabled` locked.
 /// - `program` is null or a valid program; when it is replaced the old one stays valid for the polls under way.
 #[pin_data(PinnedDrop)]
 pub struct Napi<H: Handler> {
@@ -198,6 +206,7 @@ pub struct Napi<H: Handler> {
     enabled: Mutex<bool>,
     handler: UnsafeCell<H>,
     pool: UnsafeCell<Option<Pool>>,
+    frames: UnsafeCell<Option<Rx>>,
     program: Atomic<*mut bindings::bpf_prog>,
     #[pin]
     dim: Dim,
@@ -235,6 +244,7 @@ impl<H: Handler> Napi<H> {
                 Some(params) => Some(unsafe { Pool::new(dev, u32::from(queue), params)? }),
                 None => None,
             }),
+            frames: UnsafeCell::new(None),
             program: Atomic::new(core::ptr::null_mut()),
             dim <- Dim::new(),
             shared,
@@ -279,6 +289,11 @@ impl<H: Handler> Napi<H> {
         unsafe { dim.begin(dev) };
     }
 
+    #[inline]
+    pub(super) fn as_ptr(&self) -> *mut bindings::napi_struct {
+        self.napi.get()
+    }
+
     /// Returns what the handler shares.
     #[inline]
     pub fn shared(&self) -> &H::Shared {
@@ -291,7 +306,10 @@ impl<H: Handler> Napi<H> {
     ///
     /// [`Operations::open`]: super::device::Operations::open
     pub fn enable(&self) {
-        let mut enabled = self.enabled.lock();
+        self.enable_locked(&mut self.enabled.lock());
+    }
+
+    fn enable_locked(&self, enabled: &mut bool) {
         if *enabled {
             return;
         }
@@ -321,7 +339,24 @@ impl<H: Handler> Napi<H> {
     ///
     /// [`Operations::stop`]: super::device::Operations::stop
     pub fn disable(&self) {
+        self.disable_locked(&mut self.enabled.lock());
+    }
+
+    /// Disables the instance, if it is enabled, for as long as `change` runs, which gets what receives into a socket's frames.
+    pub(super) fn pause<R>(&self, change: impl FnOnce(&mut Option<Rx>) -> R) -> R {
         let mut enabled = self.enabled.lock();
+        let before = *enabled;
+
+        self.disable_locked(&mut enabled);
+        // SAFETY: By the type invariant nobody else uses it: the instance is disabled.
+        let result = change(unsafe { &mut *self.frames.get() });
+        if before {
+            self.enable_locked(&mut enabled);
+        }
+        result
+    }
+
+    fn disable_locked(&self, enabled: &mut bool) {
         if !*enabled {
             return;
         }
@@ -379,12 +414,15 @@ impl<H: Handler> Napi<H> {
             let handler = unsafe { &mut *this.handler.get() };
             // SAFETY: As above.
             let pool = unsafe { &mut *this.pool.get() };
+            // SAFETY: As above.
+            let frames = unsafe { &mut *this.frames.get() };
             // INVARIANT: This is a poll.
             let mut cx = Context {
                 // SAFETY: The kernel does not call with a null pointer.
                 napi: unsafe { NonNull::new_unchecked(napi) },
                 budget,
                 pool: pool.as_mut(),
+                frames: frames.as_mut(),
                 program: NonNull::new(this.program.load(Acquire)),
                 _not_send: PhantomData,
             };

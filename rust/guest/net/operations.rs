@@ -25,7 +25,8 @@ use super::{
         self,
         Attached,
         Refusal, //
-    }, //
+    },
+    xsk, //
 };
 use crate::bindings;
 use core::{
@@ -111,6 +112,14 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Returns the queues that a socket is bound to with this number, to have packets received into its own memory and sent from it;
+    /// the same for the same number. Process context, under the rtnl lock. An error refuses it.
+    ///
+    /// Only for a device with [`set_zero_copy`](super::device::NewDevice::set_zero_copy).
+    fn socket_queues(&self, _queue: u16) -> Result<xsk::Queues<'_>> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Packets of the VLAN `vid` are to be received too; only with [`Features::VLAN_FILTER`]. Process context, under the rtnl
     /// lock. An error refuses the VLAN.
     fn add_vlan(_dev: &Device<Self>, _vid: u16) -> Result {
@@ -164,6 +173,11 @@ impl<T: Operations> Callbacks<T> {
             None
         },
         ndo_xdp_xmit: Some(xdp::xdp_xmit_callback::<T>),
+        ndo_xsk_wakeup: if T::HAS_SOCKET_QUEUES {
+            Some(xsk::wakeup_callback::<T>)
+        } else {
+            None
+        },
         ndo_vlan_rx_add_vid: if T::HAS_ADD_VLAN {
             Some(Self::vlan_rx_add_vid_callback)
         } else {

@@ -28,9 +28,13 @@ use super::{
         DropReason,
         TxSkBuff, //
     },
-    xdp::Frames, //
+    xdp::Frames,
+    xsk::Tx, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    bottom_half, //
+};
 use core::{
     cell::UnsafeCell,
     ptr::{
@@ -151,6 +155,12 @@ impl<'a, D: Operations> TxQueue<'a, D> {
         stopped
     }
 
+    /// Calls `f` with what sends from a socket's frames, if one is bound to the queue.
+    pub(super) fn with_frames<R>(&self, f: impl FnOnce(&mut Tx) -> R) -> Option<R> {
+        // SAFETY: By the type invariants the lock is held, so this is the only reference: `f` is no driver's.
+        unsafe { &mut *self.side.frames.get() }.as_mut().map(f)
+    }
+
     /// Has the queue's NAPI instance polled, after calling `disarm` to turn the interrupt off.
     #[inline]
     pub fn schedule(&self, disarm: impl FnOnce()) {
@@ -162,15 +172,16 @@ impl<'a, D: Operations> TxQueue<'a, D> {
 ///
 /// # Invariants
 ///
-/// `state` is reached only with the lock of the queue held.
+/// `state` and `frames` are reached only with the lock of the queue held.
 #[pin_data]
 pub(super) struct Side<D: Operations> {
     state: UnsafeCell<D::Transmit>,
+    frames: UnsafeCell<Option<Tx>>,
     #[pin]
     pub(super) napi: Napi<Reclaim<D>>,
 }
 
-// SAFETY: By the type invariant nobody has two references to `state`, which is `Send`.
+// SAFETY: By the type invariant nobody has two references to `state` or `frames`, which are `Send`.
 unsafe impl<D: Operations> Sync for Side<D> {}
 
 // SAFETY: The state is `Send`, and so is the NAPI instance.
@@ -183,6 +194,7 @@ impl<D: Operations> Side<D> {
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             state: UnsafeCell::new(state),
+            frames: UnsafeCell::new(None),
             napi <- napi,
         }? Error)
     }
@@ -259,6 +271,52 @@ impl<D: Operations> Device<D> {
         // SAFETY: The device is borrowed for longer than the value lives.
         let of = unsafe { Of::new(NonNull::from(self), queue as u16) };
         of.with_lock(|state, queue| state.xdp_xmit(queue, frames, flush));
+    }
+}
+
+impl<D: Operations> Device<D> {
+    /// Calls `f` with the lock of a transmit queue held. Process context.
+    fn with_queue<R>(&self, index: u16, f: impl FnOnce(&TxQueue<'_, D>) -> R) -> Option<R> {
+        // SAFETY: The device is borrowed for longer than the value lives.
+        let of = unsafe { Of::new(NonNull::from(self), index) };
+
+        let _off = bottom_half::disable();
+        of.with_lock(|_, queue| f(queue))
+    }
+
+    /// Has a transmit queue send from these frames from now on, and returns what did that until now.
+    pub(super) fn exchange_frames(&self, index: u16, frames: Option<Tx>) -> Option<Tx> {
+        self.with_queue(index, |queue| {
+            // SAFETY: By the type invariants the lock is held, so this is the only reference.
+            core::mem::replace(unsafe { &mut *queue.side.frames.get() }, frames)
+        })
+        .flatten()
+    }
+
+    /// What a transmit queue has sent from frames is not in flight any more.
+    pub(super) fn reset_frames(&self, index: u16) {
+        self.with_queue(index, |queue| queue.with_frames(Tx::reset));
+    }
+
+    /// Stops a transmit queue for as long as `change` runs, which drops all that is in flight. Under the rtnl lock.
+    pub(super) fn interrupt_queue<R>(
+        &self,
+        index: u16,
+        change: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        let side = self.side(index).ok_or(EINVAL)?;
+
+        let result = side.napi.pause(|_| {
+            self.with_queue(index, |queue| queue.stop());
+            let result = change();
+            // SAFETY: The queue exists and is stopped, and nothing is in flight.
+            unsafe { bindings::netdev_tx_reset_queue(self.txq(index).as_ptr()) };
+            result
+        });
+        if self.is_running() {
+            self.with_queue(index, |queue| queue.wake());
+        }
+        result
     }
 }
 

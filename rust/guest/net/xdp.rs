@@ -95,6 +95,16 @@ impl Program<'_> {
         // SAFETY: A program has this as long as it is valid, and it does not change.
         unsafe { (*aux).xdp_has_frags }
     }
+
+    /// A packet that it wants sent cannot be.
+    #[cold]
+    pub(super) fn fail_to_transmit(&self, cx: &Context<'_>) -> Verdict {
+        // SAFETY: By the type invariants all are valid.
+        unsafe {
+            bindings::trace_xdp_exception(cx.dev(), self.prog.as_ptr(), bindings::xdp_action_XDP_TX)
+        };
+        Verdict::Dropped
+    }
 }
 
 /// What is to become of a packet.
@@ -166,6 +176,16 @@ impl<'a> Buff<'a> {
             len = len.wrapping_sub(part);
         }
         Ok(())
+    }
+
+    /// Makes a packet of the first `len` bytes of a buffer, which has no pages: of none, if they are more than it holds or fewer than an
+    /// Ethernet header.
+    pub(super) fn of_copy(buffer: RxBuffer, len: u32, cx: &mut Context<'a>) -> Option<Self> {
+        if len > buffer.head_capacity() || len < ETH_HLEN {
+            return None;
+        }
+
+        Some(Self::wrap(buffer, 0, len, cx.pool()?.rxq()).0)
     }
 
     /// Makes a packet of the bytes from `skip` to `len` of a buffer's first fragment, which there are.
@@ -342,90 +362,32 @@ impl<'a> Buff<'a> {
     ///
     /// [`EINVAL`] when the place is not in the linear part.
     pub fn fill_checksum(&mut self, start: u16, offset: u16) -> Result {
-        let (start, offset) = (usize::from(start), usize::from(offset));
-        let len = self.head_len();
-        if start + offset + size_of::<u16>() > len {
+        if self.is_gone() {
             return Err(EINVAL);
         }
-
-        let data: *mut u8 = self.raw.data.cast();
-        // SAFETY: `start` is within the linear part, as has just been checked.
-        let from = unsafe { data.add(start) };
-        // CAST: The linear part is smaller than 2 GiB.
-        // SAFETY: The linear part ends `len - start` bytes later.
-        let mut sum = unsafe { bindings::csum_partial(from.cast(), (len - start) as c_int, 0) };
-        let mut position = len - start;
-        if let Some(info) = self.fragments() {
-            for frag in info.frags.iter().take(usize::from(info.nr_frags)) {
-                // SAFETY: The fragment is one of the packet's.
-                let at = unsafe { bindings::skb_frag_address(frag) };
-                // CAST: As above.
-                // SAFETY: The fragment is this long.
-                let part = unsafe { bindings::csum_partial(at, frag.len as c_int, 0) };
-                // CAST: As above.
-                // SAFETY: No requirements.
-                sum = unsafe { bindings::csum_block_add(sum, part, position as c_int) };
-                position = position.wrapping_add(frag.len as usize);
-            }
-        }
-
-        // SAFETY: No requirements.
-        let folded = match unsafe { bindings::csum_fold(sum) } {
-            0 => bindings::CSUM_MANGLED_0,
-            folded => folded,
-        };
-        // SAFETY: The two bytes are within the linear part, as has been checked above.
-        unsafe { from.add(offset).cast::<u16>().write_unaligned(folded) };
-        Ok(())
+        // SAFETY: By the type invariants the packet is valid.
+        unsafe { fill_checksum(&mut self.raw, start, offset) }
     }
 
     /// Runs a program on the packet, which must not have gone elsewhere before: once. What goes elsewhere now leaves nothing here.
     #[inline]
     pub fn run(&mut self, program: Program<'a>, cx: &Context<'a>) -> Verdict {
-        let prog = program.prog.as_ptr();
         if self.is_gone() {
             return Verdict::Dropped;
         }
 
-        // SAFETY: By the type invariants both are valid; a poll runs with softirqs off, as programs need it.
-        let action = unsafe { bindings::bpf_prog_run_xdp(prog, &mut self.raw) };
-        match action {
-            bindings::xdp_action_XDP_DROP => Verdict::Dropped,
-            bindings::xdp_action_XDP_PASS => Verdict::Pass,
-            _ => self.go_elsewhere(action, program, cx),
-        }
-    }
-
-    #[inline(never)]
-    fn go_elsewhere(&mut self, action: u32, program: Program<'a>, cx: &Context<'a>) -> Verdict {
-        let prog = program.prog.as_ptr();
-
-        match action {
-            bindings::xdp_action_XDP_REDIRECT => {
-                // SAFETY: By the type invariants all are valid.
-                let errno = unsafe { bindings::xdp_do_redirect(cx.dev(), &mut self.raw, prog) };
-                if to_result(errno).is_err() {
-                    // The kernel has traced why.
-                    return Verdict::Dropped;
-                }
+        // SAFETY: By the type invariants the packet is valid.
+        match unsafe { run_on(&mut self.raw, program, cx) } {
+            Action::Pass => Verdict::Pass,
+            Action::Drop => Verdict::Dropped,
+            Action::Redirected => {
                 self.leave();
-                return Verdict::Redirected;
+                Verdict::Redirected
             }
-            bindings::xdp_action_XDP_TX => {
-                if let Some(frame) = Frame::new(self) {
-                    return Verdict::Transmit(frame);
-                }
-            }
-            bindings::xdp_action_XDP_ABORTED => {}
-            _ => {
-                // SAFETY: As above.
-                unsafe { bindings::bpf_warn_invalid_xdp_action(cx.dev(), prog, action) };
+            Action::Transmit => {
+                Frame::new(self).map_or_else(|| program.fail_to_transmit(cx), Verdict::Transmit)
             }
         }
-
-        // SAFETY: As above.
-        unsafe { bindings::trace_xdp_exception(cx.dev(), prog, action) };
-        Verdict::Dropped
     }
 
     /// The memory is another's now.
@@ -458,4 +420,126 @@ impl Drop for Buff<'_> {
         // SAFETY: By the type invariant the memory is owned, and of the pool of the instance that is being polled.
         unsafe { bindings::xdp_return_buff(&mut self.raw) };
     }
+}
+
+/// What a program wants done with a packet.
+pub(super) enum Action {
+    Pass,
+    Drop,
+    Transmit,
+    /// It has been done: the packet is not the caller's any more.
+    Redirected,
+}
+
+/// Runs a program on a packet.
+///
+/// # Safety
+///
+/// `raw` is a valid packet, of the queue that is being polled.
+#[inline]
+pub(super) unsafe fn run_on<'a>(
+    raw: *mut bindings::xdp_buff,
+    program: Program<'a>,
+    cx: &Context<'a>,
+) -> Action {
+    // SAFETY: By the safety requirements and the type invariant both are valid; a poll runs with softirqs off, as programs need it.
+    let action = unsafe { bindings::bpf_prog_run_xdp(program.prog.as_ptr(), raw) };
+
+    match action {
+        bindings::xdp_action_XDP_DROP => Action::Drop,
+        bindings::xdp_action_XDP_PASS => Action::Pass,
+        bindings::xdp_action_XDP_TX => Action::Transmit,
+        // SAFETY: By the safety requirements.
+        _ => unsafe { go_elsewhere(raw, action, program, cx) },
+    }
+}
+
+/// # Safety
+///
+/// As [`run_on`].
+#[inline(never)]
+unsafe fn go_elsewhere(
+    raw: *mut bindings::xdp_buff,
+    action: u32,
+    program: Program<'_>,
+    cx: &Context<'_>,
+) -> Action {
+    let prog = program.prog.as_ptr();
+
+    match action {
+        bindings::xdp_action_XDP_REDIRECT => {
+            // SAFETY: By the safety requirements and the type invariants all are valid.
+            let errno = unsafe { bindings::xdp_do_redirect(cx.dev(), raw, prog) };
+            if to_result(errno).is_err() {
+                // The kernel has traced why.
+                return Action::Drop;
+            }
+            return Action::Redirected;
+        }
+        bindings::xdp_action_XDP_ABORTED => {}
+        _ => {
+            // SAFETY: As above.
+            unsafe { bindings::bpf_warn_invalid_xdp_action(cx.dev(), prog, action) };
+        }
+    }
+
+    // SAFETY: As above.
+    unsafe { bindings::trace_xdp_exception(cx.dev(), prog, action) };
+    Action::Drop
+}
+
+/// Fills in a checksum that is missing: over everything from `start` in the linear part, at `start` plus `offset`.
+///
+/// # Errors
+///
+/// [`EINVAL`] when the place is not in the linear part.
+///
+/// # Safety
+///
+/// `raw` is a valid packet that nobody else has, with what describes its fragments if it has some.
+pub(super) unsafe fn fill_checksum(
+    raw: *mut bindings::xdp_buff,
+    start: u16,
+    offset: u16,
+) -> Result {
+    let (start, offset) = (usize::from(start), usize::from(offset));
+    // SAFETY: By the safety requirements.
+    let linear = unsafe { &*raw };
+    let data: *mut u8 = linear.data.cast();
+    let len = (linear.data_end as usize).wrapping_sub(data as usize);
+    if start + offset + size_of::<u16>() > len {
+        return Err(EINVAL);
+    }
+
+    // SAFETY: `start` is within the linear part, as has just been checked.
+    let from = unsafe { data.add(start) };
+    // CAST: The linear part is smaller than 2 GiB.
+    // SAFETY: The linear part ends `len - start` bytes later.
+    let mut sum = unsafe { bindings::csum_partial(from.cast(), (len - start) as c_int, 0) };
+    let mut position = len - start;
+    // SAFETY: By the safety requirements.
+    if unsafe { bindings::xdp_buff_has_frags(raw) } {
+        // SAFETY: With fragments this has been filled in.
+        let info = unsafe { &*bindings::xdp_get_shared_info_from_buff(raw) };
+        for frag in info.frags.iter().take(usize::from(info.nr_frags)) {
+            // SAFETY: The fragment is one of the packet's.
+            let at = unsafe { bindings::skb_frag_address(frag) };
+            // CAST: As above.
+            // SAFETY: The fragment is this long.
+            let part = unsafe { bindings::csum_partial(at, frag.len as c_int, 0) };
+            // CAST: As above.
+            // SAFETY: No requirements.
+            sum = unsafe { bindings::csum_block_add(sum, part, position as c_int) };
+            position = position.wrapping_add(frag.len as usize);
+        }
+    }
+
+    // SAFETY: No requirements.
+    let folded = match unsafe { bindings::csum_fold(sum) } {
+        0 => bindings::CSUM_MANGLED_0,
+        folded => folded,
+    };
+    // SAFETY: The two bytes are within the linear part, as has been checked above.
+    unsafe { from.add(offset).cast::<u16>().write_unaligned(folded) };
+    Ok(())
 }

@@ -38,6 +38,7 @@ const FILES: &[(&str, &str)] = &[
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
     ("user/vsink", "bin/vsink"),
+    ("user/xsk", "bin/xsk"),
 ];
 
 /// Where a program for guests is on this machine.

@@ -36,6 +36,7 @@ mod several;
 mod sriov;
 mod tunnel;
 mod xdp;
+mod xsk;
 
 use crate::guest::{
     Guest,
@@ -267,6 +268,7 @@ pub fn all() -> Vec<Test> {
         samples::tests(),
         scripts::tests(),
         xdp::tests(),
+        xsk::tests(),
     ]
     .into_iter()
     .flatten()

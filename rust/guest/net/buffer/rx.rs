@@ -56,6 +56,14 @@ impl Room {
     }
 }
 
+/// The beginning of what a device has written.
+pub trait Head {
+    /// Copies `N` of the bytes that the device wrote, from `START` on. Returns [`None`] when there are not so many.
+    ///
+    /// A device that breaks the rules can write at any time; what was copied is the driver's own.
+    fn read<const START: usize, const N: usize>(&self) -> Option<[u8; N]>;
+}
+
 /// Memory for a device to write a packet, or a part of one, into.
 ///
 /// At the beginning is [`Room`], and at the end of the first fragment for what a `struct sk_buff` needs: any buffer can become a
@@ -237,26 +245,16 @@ impl RxBuffer {
         unsafe { page_at(self.list(), last) }
     }
 
-    /// Copies `N` of the bytes that the device wrote, from `start` on; both are even numbers. Returns [`None`] when the buffer is
-    /// smaller.
+    /// Copies `len` bytes from elsewhere to where the device would write.
     ///
-    /// A device that breaks the rules can write at any time; what was copied is the driver's own.
-    #[inline]
-    pub fn read<const START: usize, const N: usize>(&self) -> Option<[u8; N]> {
-        const { assert!(START % 2 == 0 && N % 2 == 0 && bindings::NET_IP_ALIGN % 2 == 0) };
-
-        if self.head_capacity() as usize <= START + N {
-            return None;
-        }
-        let mut bytes = [0; N];
-        for (index, pair) in bytes.chunks_exact_mut(size_of::<u16>()).enumerate() {
-            // SAFETY: The length has been checked.
-            let at = unsafe { self.data().cast::<u16>().add(START / 2 + index) };
-            // SAFETY: As above. The address is even, and numbers have no invalid values.
-            let value = unsafe { at.read_volatile() };
-            pair.copy_from_slice(&value.to_ne_bytes());
-        }
-        Some(bytes)
+    /// # Safety
+    ///
+    /// `from` is valid for `len` bytes, at most [`head_capacity`](Self::head_capacity).
+    pub(in crate::net) unsafe fn fill(&mut self, from: NonNull<u8>, len: u32) {
+        // SAFETY: By the safety requirements; the buffer is the value's own.
+        unsafe {
+            core::ptr::copy_nonoverlapping(from.as_ptr(), self.data().as_ptr(), len as usize)
+        };
     }
 
     /// Copies `len` bytes of another buffer, from `start` on. Returns [`None`] when the first fragment of one of the two is
@@ -296,6 +294,27 @@ impl RxBuffer {
             None
         };
         (fragment, pages)
+    }
+}
+
+impl Head for RxBuffer {
+    /// Both numbers are even.
+    #[inline]
+    fn read<const START: usize, const N: usize>(&self) -> Option<[u8; N]> {
+        const { assert!(START % 2 == 0 && N % 2 == 0 && bindings::NET_IP_ALIGN % 2 == 0) };
+
+        if self.head_capacity() as usize <= START + N {
+            return None;
+        }
+        let mut bytes = [0; N];
+        for (index, pair) in bytes.chunks_exact_mut(size_of::<u16>()).enumerate() {
+            // SAFETY: The length has been checked.
+            let at = unsafe { self.data().cast::<u16>().add(START / 2 + index) };
+            // SAFETY: As above. The address is even, and numbers have no invalid values.
+            let value = unsafe { at.read_volatile() };
+            pair.copy_from_slice(&value.to_ne_bytes());
+        }
+        Some(bytes)
     }
 }
 

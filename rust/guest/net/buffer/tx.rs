@@ -9,7 +9,8 @@ use crate::{
             TxSkBuff,
             MAX_FRAGS, //
         },
-        xdp::Frame, //
+        xdp::Frame,
+        xsk::Descriptors, //
     },
     virtio::buffer::{
         Buffer,
@@ -47,10 +48,15 @@ pub enum Outgoing {
     Stack(TxSkBuff),
     /// A program.
     Program(Frame),
+    /// A socket, from memory of its own.
+    Socket(Descriptors),
 }
 
 /// Marks the pointer to a packet of a program. What it points to is aligned better.
 const PROGRAM: usize = 1;
+
+/// Marks the number that says which packet of a socket it is.
+const SOCKET: usize = 2;
 
 /// What a [`TxFrame`] keeps in the packet's control block, which is the driver's as long as it has the packet.
 #[repr(C)]
@@ -115,6 +121,13 @@ impl TxFrame {
         Ok(Self(Outgoing::Program(frame)))
     }
 
+    /// Makes what says that this packet of a socket's is in flight. It is not lent itself.
+    #[inline]
+    pub(in crate::net) fn of_socket(packet: Descriptors) -> Self {
+        // INVARIANT: There is nothing to say about those.
+        Self(Outgoing::Socket(packet))
+    }
+
     /// Returns the packet; that of a program still has its header.
     #[inline]
     pub fn into_inner(self) -> Outgoing {
@@ -158,15 +171,24 @@ unsafe impl Buffer for TxFrame {
         match self.0 {
             Outgoing::Stack(skb) => skb.into_raw().cast(),
             Outgoing::Program(frame) => frame.into_raw().cast().map_addr(|addr| addr | PROGRAM),
+            Outgoing::Socket(packet) => {
+                let number = packet.into_number() | SOCKET;
+                // SAFETY: With the mark it is not zero.
+                unsafe { NonNull::new_unchecked(number as *mut c_void) }
+            }
         }
     }
 
     #[inline]
     unsafe fn from_raw(ptr: NonNull<c_void>) -> Self {
         // INVARIANT: Neither a control block nor a header has been touched since.
-        if ptr.as_ptr() as usize & PROGRAM == 0 {
+        let number = ptr.as_ptr() as usize;
+        if number & (PROGRAM | SOCKET) == 0 {
             // SAFETY: By the safety requirements the pointer comes from `into_raw()`.
             return Self(Outgoing::Stack(unsafe { TxSkBuff::from_raw(ptr.cast()) }));
+        }
+        if number & SOCKET != 0 {
+            return Self(Outgoing::Socket(Descriptors::from_number(number)));
         }
         let ptr = ptr.cast::<u8>().as_ptr().wrapping_sub(PROGRAM);
         // SAFETY: Without the mark it is what a frame has given.
@@ -181,6 +203,7 @@ unsafe impl Buffer for TxFrame {
         let skb = match &self.0 {
             Outgoing::Stack(skb) => skb,
             Outgoing::Program(frame) => return push_frame(frame, list),
+            Outgoing::Socket(_) => return Err(EINVAL),
         };
         let raw = skb.as_ptr();
         // SAFETY: The packet is valid.

@@ -222,6 +222,15 @@ impl<T: Operations> NewDevice<T> {
         self.raw().xdp_features = able;
     }
 
+    /// Says that sockets can have packets received into their own memory, and sent from it
+    /// ([`Operations::socket_queues`]), each in at most so many pieces.
+    pub fn set_zero_copy(&mut self, pieces: u32) {
+        let raw = self.raw();
+
+        raw.xdp_features |= bindings::netdev_xdp_act_NETDEV_XDP_ACT_XSK_ZEROCOPY;
+        raw.xdp_zc_max_segs = pieces;
+    }
+
     /// Sets the range of the MTU and what it is to begin with.
     pub fn set_mtu(&mut self, min: u32, max: u32, mtu: u32) {
         let raw = self.raw();

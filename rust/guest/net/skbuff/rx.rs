@@ -251,6 +251,12 @@ impl RxSkBuff {
         self.head.len()
     }
 
+    /// Says that the last so many bytes before the packet are metadata.
+    pub(in crate::net) fn set_metadata(&mut self, len: u8) {
+        // SAFETY: By the type invariant the packet is valid and nobody else has it.
+        unsafe { bindings::skb_metadata_set(self.head.as_ptr(), len) };
+    }
+
     /// Gives the packet the hash that the device has computed, over what `level` says, with a key that few know.
     #[inline]
     pub fn set_hash(&mut self, hash: u32, level: HashLevel) {

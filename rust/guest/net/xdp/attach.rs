@@ -9,7 +9,8 @@ use crate::{
             Device,
             Operations, //
         },
-        features::Features, //
+        features::Features,
+        xsk, //
     }, //
 };
 use core::ptr::{
@@ -115,15 +116,22 @@ pub(in crate::net) unsafe extern "C" fn bpf_callback<T: Operations>(
     dev: *mut bindings::net_device,
     command: *mut bindings::netdev_bpf,
 ) -> c_int {
+    // SAFETY: The stack calls with a valid device of this type.
+    let dev = unsafe { Device::<T>::from_raw(dev) };
     // SAFETY: The stack calls with a valid command.
-    if unsafe { (*command).command } != bindings::bpf_netdev_command_XDP_SETUP_PROG {
-        return EINVAL.to_errno();
+    match unsafe { (*command).command } {
+        bindings::bpf_netdev_command_XDP_SETUP_PROG => {}
+        bindings::bpf_netdev_command_XDP_SETUP_XSK_POOL if T::HAS_SOCKET_QUEUES => {
+            // SAFETY: As above; with this command this member of the union is the one in use.
+            let setup = unsafe { addr_of!((*command).__bindgen_anon_1.xsk).read() };
+            // SAFETY: The stack calls under the rtnl lock, and unbinds a pool before it goes.
+            return unsafe { xsk::setup_callback(dev, setup.pool, setup.queue_id) };
+        }
+        _ => return EINVAL.to_errno(),
     }
 
     // SAFETY: As above; with this command this member of the union is the one in use.
     let setup = unsafe { addr_of!((*command).__bindgen_anon_1.__bindgen_anon_1).read() };
-    // SAFETY: The stack calls with a valid device of this type.
-    let dev = unsafe { Device::<T>::from_raw(dev) };
     // SAFETY: The stack gives a reference to the program, if there is one, and takes it back after an error.
     match unsafe { dev.set_program(setup.prog) } {
         Ok(()) => 0,

@@ -32,7 +32,7 @@ unsafe impl Send for Frame {}
 impl Frame {
     /// Makes a frame of a packet, which owns nothing then. Returns [`None`] if the program has left no room before it.
     #[inline]
-    pub(super) fn new(buff: &mut Buff<'_>) -> Option<Self> {
+    pub(in crate::net) fn new(buff: &mut Buff<'_>) -> Option<Self> {
         // SAFETY: By the type invariants the packet is valid.
         let frame = unsafe { bindings::xdp_convert_buff_to_frame(buff.as_raw()) };
         let frame = NonNull::new(frame)?;

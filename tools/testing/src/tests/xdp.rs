@@ -33,8 +33,11 @@ use std::time::Duration;
 /// Longest time for a few packets.
 const SHORT: Duration = Duration::from_secs(20);
 
+/// The port that datagrams are sent back from.
+const ECHO: u16 = 7;
+
 /// A device that merges nothing, so that it need not be told not to.
-const PLAIN: &str =
+pub const PLAIN: &str =
     "guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_uso4=off,guest_uso6=off,guest_ufo=off";
 
 pub fn tests() -> Vec<Test> {
@@ -79,17 +82,28 @@ pub fn tests() -> Vec<Test> {
                 move |guest, _| fragments(guest, driver),
             ));
         }
-        tests.push(Test::guest(
-            name("redirect"),
-            60,
-            tap("").arguments(&[
-                "-netdev",
-                "tap,id=net1,ifname=tap1,script=no,downscript=no,vhost=off",
-                "-device",
-                "virtio-net-pci,netdev=net1,id=n1,disable-legacy=on",
-            ]),
-            move |guest, _| redirect(guest, driver),
-        ));
+        for (subject, properties) in [
+            ("redirect", ""),
+            ("redirect-small", small.as_str()),
+            ("redirect-big", ",mrg_rxbuf=off"),
+        ] {
+            // As above.
+            if driver == C && subject == "redirect-big" {
+                continue;
+            }
+            let mergeable = properties.is_empty();
+            tests.push(Test::guest(
+                name(subject),
+                60,
+                tap(properties).arguments(&[
+                    "-netdev",
+                    "tap,id=net1,ifname=tap1,script=no,downscript=no,vhost=off",
+                    "-device",
+                    &format!("virtio-net-pci,netdev=net1,id=n1,disable-legacy=on{properties}"),
+                ]),
+                move |guest, _| redirect(guest, driver, mergeable),
+            ));
+        }
         tests.push(Test::guest(
             name("fixed"),
             60,
@@ -107,7 +121,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Attaches a program, or fails with what `ip` says.
-fn attach(guest: &mut Guest, interface: &str, program: &str) -> Result<()> {
+pub fn attach(guest: &mut Guest, interface: &str, program: &str) -> Result<()> {
     guest
         .sh(&format!(
             "{IP} -force link set dev {interface} xdpdrv object /lib/xdp.bpf.o program {program}"
@@ -115,14 +129,14 @@ fn attach(guest: &mut Guest, interface: &str, program: &str) -> Result<()> {
         .map(drop)
 }
 
-fn detach(guest: &mut Guest, interface: &str) -> Result<()> {
+pub fn detach(guest: &mut Guest, interface: &str) -> Result<()> {
     guest
         .sh(&format!("{IP} link set dev {interface} xdpdrv off"))
         .map(drop)
 }
 
 /// The sum of a counter over all queues.
-fn sum(guest: &mut Guest, interface: &str, direction: &str, counter: &str) -> Result<u64> {
+pub fn sum(guest: &mut Guest, interface: &str, direction: &str, counter: &str) -> Result<u64> {
     guest.number(&format!(
         "ethtool -S {interface} | sed -n 's/^ *{direction}_\\?[a-z]*_\\?[0-9]\\+_{counter}: //p' | awk '{{n += $1}} END {{print n + 0}}'"
     ))
@@ -141,18 +155,18 @@ fn pings_for(guest: &Guest, count: u32, size: u32, wait: u32) -> Result<u32> {
 }
 
 /// As [`pings_for`], of pings that are to be answered.
-fn pings(guest: &Guest, count: u32, size: u32) -> Result<u32> {
+pub fn pings(guest: &Guest, count: u32, size: u32) -> Result<u32> {
     pings_for(guest, count, size, 10)
 }
 
-/// Sends `count` datagrams of `size` bytes to the guest's echo port, one after the other, waits so many seconds for each, and
+/// Sends `count` datagrams of `size` bytes to a port of the guest's, one after the other, waits so many seconds for each, and
 /// returns how many come back as they were.
-fn echoes(guest: &Guest, count: u32, size: u32, wait: f32) -> Result<u32> {
+pub fn echoes(guest: &Guest, port: u16, count: u32, size: u32, wait: f32) -> Result<u32> {
     let script = format!(
         "import socket\n\
          s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
          s.settimeout({wait})\n\
-         s.connect(('10.0.2.15', 7))\n\
+         s.connect(('10.0.2.15', {port}))\n\
          n = 0\n\
          for i in range({count}):\n\
          \x20   data = bytes((i + j) % 251 for j in range({size}))\n\
@@ -170,8 +184,8 @@ fn echoes(guest: &Guest, count: u32, size: u32, wait: f32) -> Result<u32> {
 }
 
 /// All of them do.
-fn ensure_echoes(guest: &Guest, count: u32, size: u32) -> Result<()> {
-    let back = echoes(guest, count, size, 5.0)?;
+pub fn ensure_echoes(guest: &Guest, count: u32, size: u32) -> Result<()> {
+    let back = echoes(guest, ECHO, count, size, 5.0)?;
 
     ensure!(
         back == count,
@@ -219,7 +233,10 @@ fn verdicts(guest: &mut Guest, driver: Driver) -> Result<()> {
     ensure!(sent == 100, "{sent} echoes are counted");
 
     detach(guest, "eth0")?;
-    ensure!(echoes(guest, 1, 10, 1.0)? == 0, "an echo without a program");
+    ensure!(
+        echoes(guest, ECHO, 1, 10, 1.0)? == 0,
+        "an echo without a program"
+    );
     ensure!(pings(guest, 20, 1400)? == 20, "pings are lost at the end");
     guest.sh("ping -c 3 -W 5 10.0.2.2")?;
     driver.unload(guest)
@@ -267,7 +284,7 @@ fn merged(guest: &mut Guest, driver: Driver) -> Result<()> {
 }
 
 /// A program has packets sent by another interface.
-fn redirect(guest: &mut Guest, driver: Driver) -> Result<()> {
+fn redirect(guest: &mut Guest, driver: Driver, mergeable: bool) -> Result<()> {
     up(guest, driver)?;
     guest.sh(&format!("{IP} link set eth1 up"))?;
     guest.outside().sh(
@@ -288,7 +305,7 @@ fn redirect(guest: &mut Guest, driver: Driver) -> Result<()> {
     }
     attach(guest, "eth0", "next")?;
     let before = arrived(guest)?;
-    echoes(guest, 20, 1000, 0.1)?;
+    echoes(guest, ECHO, 20, 1000, 0.1)?;
     let count = arrived(guest)? - before;
     ensure!((20..40).contains(&count), "{count} packets arrive");
     ensure!(
@@ -300,10 +317,36 @@ fn redirect(guest: &mut Guest, driver: Driver) -> Result<()> {
         "what is sent is not counted"
     );
 
+    if mergeable {
+        redirect_fragments(guest, arrived)?;
+    }
+
     // Where nobody takes them they are lost, and nothing else.
     guest.sh(&format!("{IP} link set eth1 down"))?;
-    echoes(guest, 5, 1000, 0.1)?;
+    echoes(guest, ECHO, 5, 1000, 0.1)?;
     ensure!(pings(guest, 10, 1000)? == 10, "pings are lost");
+    Ok(())
+}
+
+/// The same of packets in several pieces.
+fn redirect_fragments(guest: &mut Guest, arrived: impl Fn(&Guest) -> Result<u64>) -> Result<()> {
+    guest.sh(&format!(
+        "{IP} link set dev eth0 xdpdrv off && {IP} link set eth0 mtu 9000 && {IP} link set eth1 mtu 9000"
+    ))?;
+    guest.outside().sh(
+        SHORT,
+        &format!("{IP} link set tap0 mtu 9000 && {IP} link set tap1 mtu 9000"),
+    )?;
+    attach(guest, "eth0", "next_fragments")?;
+    // The C driver loses packets in buffers from before the program came.
+    echoes(guest, ECHO, 300, 100, 0.01)?;
+
+    let before = (arrived(guest)?, sum(guest, "eth1", "tx", "xdp_tx")?);
+    echoes(guest, ECHO, 20, 8000, 0.1)?;
+    let count = arrived(guest)? - before.0;
+    ensure!((20..40).contains(&count), "{count} large packets arrive");
+    let sent = sum(guest, "eth1", "tx", "xdp_tx")? - before.1;
+    ensure!(sent == 20, "{sent} large packets are sent");
     Ok(())
 }
 
@@ -327,7 +370,7 @@ fn fragments(guest: &mut Guest, driver: Driver) -> Result<()> {
     ensure_echoes(guest, 50, 100)?;
     if driver == C {
         // It loses packets in buffers from before the program came.
-        echoes(guest, 50, 8900, 0.1)?;
+        echoes(guest, ECHO, 50, 8900, 0.1)?;
     }
     ensure_echoes(guest, 50, 8900)?;
 
