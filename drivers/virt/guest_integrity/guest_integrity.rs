@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finds tasks that run although the kernel's lists do not have them, while the guest runs.
+//! Finds tasks that run although the kernel's lists do not have them, modules that hide, and hooks on what it relies on, while the
+//! guest runs.
 //!
 //! A rootkit that changes the kernel's data can take a task off the lists by which tasks are found, but not off the run queues, or
 //! it would not run. From time to time, and when asked, the run queues are compared with the lists. Nothing is stopped for that,
@@ -16,8 +17,8 @@
 //!
 //! # Limitations
 //!
-//! - A task that sleeps is on no run queue: it is found when it runs.
-//! - Tasks of a throttled control group are on no run queue either, until the group may run again.
+//! - A task that sleeps, is nobody's child and has no number is in no view: it is found when it runs.
+//! - Whoever may write to the kernel's memory, and knows this module, can evade it.
 //!
 //! `Documentation/admin-guide/guest-integrity.md` says how to use it.
 
