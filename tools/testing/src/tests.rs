@@ -124,6 +124,8 @@ pub struct Test {
     pub message: Option<&'static str>,
     /// Lines below which the kernel prints a stack, and which the test provokes, though it need not.
     pub headlines: &'static [&'static str],
+    /// How many guests like its own it has at work at once.
+    pub guests: u32,
     /// What the test does.
     pub body: Body,
 }
@@ -157,6 +159,7 @@ impl Test {
             report: None,
             message: None,
             headlines: &[],
+            guests: 1,
             body,
         }
     }
@@ -191,10 +194,16 @@ impl Test {
         self
     }
 
+    /// Says that the test starts more guests like its own, so many in all.
+    pub fn guests(mut self, number: u32) -> Self {
+        self.guests = number;
+        self
+    }
+
     /// How many CPUs the test keeps busy.
     pub fn weight(&self) -> u32 {
         match &self.body {
-            Body::Guest(spec, _) => spec.weight(),
+            Body::Guest(spec, _) => spec.weight() * self.guests,
             Body::Host(_) => 2,
         }
     }

@@ -78,6 +78,7 @@ pub fn tests() -> Vec<Test> {
         machine,
         |guest, lab| with_another(guest, lab, two_guests),
     )
+    .guests(2)
     .stock_only("it needs compressed swap")]
 }
 
