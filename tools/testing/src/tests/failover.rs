@@ -53,7 +53,7 @@ pub fn tests() -> Vec<Test> {
     for driver in [RUST, C] {
         tests.push(Test::guest(
             format!("net/{}/failover", driver.module),
-            180,
+            300,
             Spec::q35()
                 .tap(1, &standby)
                 .arguments(&["-device", "pcie-root-port,id=port1,chassis=1,slot=1"])

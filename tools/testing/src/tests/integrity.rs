@@ -50,7 +50,7 @@ pub fn tests() -> Vec<Test> {
             MODULE.load(guest, ON_DEMAND)?;
             hidden(guest, "thread", "-t -c 1", "thread_unlisted").map(drop)
         }),
-        Test::guest("integrity/views", 120, spec(), |guest, _| {
+        Test::guest("integrity/views", 240, spec(), |guest, _| {
             views::cases(guest)
         }),
         Test::guest("integrity/hooks", 60, spec(), |guest, _| {

@@ -51,7 +51,7 @@ pub fn tests() -> Vec<Test> {
         let announced = properties.is_empty();
         tests.push(Test::guest(
             format!("net/{}/migration/{subject}", driver.module),
-            120,
+            240,
             Spec::q35().tap(1, &format!("{MODERN}{properties}")),
             move |guest, lab| migration(guest, lab, driver, announced),
         ));
@@ -128,7 +128,7 @@ impl Stream {
     /// Begins.
     pub fn new(guest: &mut Guest) -> Result<Self> {
         let echo = guest.outside().start(
-            Duration::from_secs(110),
+            Duration::from_secs(300),
             "busybox nc -l -p 5000 -e cat".to_owned(),
         );
         listens(guest, 5000)?;
@@ -143,10 +143,12 @@ impl Stream {
     /// Data moves in both directions.
     pub fn flows(&self, guest: &mut Guest) -> Result<()> {
         const BYTES: u64 = 1_000_000;
+        // A sender that got no answer while the guest was away waits twice as long each time.
+        const LIMIT: Duration = Duration::from_secs(90);
 
         for name in ["rx_bytes", "tx_bytes"] {
             let before = counter(guest, name)?;
-            guest.wait_for("the stream", Duration::from_secs(30), |guest| {
+            guest.wait_for("the stream", LIMIT, |guest| {
                 Ok((counter(guest, name)? > before + BYTES).then_some(()))
             })?;
         }
