@@ -101,6 +101,20 @@ struct Life {
 // SAFETY: A queue of the C core is bound to no thread.
 unsafe impl Send for Life {}
 
+impl Life {
+    /// Makes one without a queue.
+    ///
+    /// Like [`Inner::new`] it is compiled once, whatever the buffers are: lockdep takes the lock of one key for several if the
+    /// addresses of its name differ.
+    #[inline(never)]
+    fn new() -> Result<Arc<Mutex<Self>>> {
+        // INVARIANT: There is no queue yet.
+        let life = new_mutex!(Life { vq: None }, "guest::virtio::Queue::life");
+
+        Arc::pin_init(life, GFP_KERNEL)
+    }
+}
+
 /// What a queue's lock protects.
 ///
 /// # Invariants
@@ -115,15 +129,18 @@ struct Inner {
 // SAFETY: A queue of the C core is bound to no thread; what it holds is `Send`, because `Buffer` is.
 unsafe impl Send for Inner {}
 
+impl Inner {
+    /// Makes one without a queue.
+    #[inline(never)]
+    fn new(sg: KVec<bindings::scatterlist>) -> impl PinInit<SpinLock<Self>> {
+        // INVARIANT: There is no queue yet.
+        new_spinlock!(Inner { vq: None, sg }, "guest::virtio::Queue")
+    }
+}
+
 impl<B: Buffer> Queue<B> {
     pub(super) fn new(name: CString, segments: usize) -> impl PinInit<Self, Error> {
-        // INVARIANT: There is no queue yet.
-        let life = Arc::pin_init(
-            new_mutex!(Life { vq: None }, "guest::virtio::Queue::life"),
-            GFP_KERNEL,
-        );
-
-        Self::with_life(name, segments, life)
+        Self::with_life(name, segments, Life::new())
     }
 
     /// Makes another handle of the same queue, which is inert.
@@ -154,8 +171,7 @@ impl<B: Buffer> Queue<B> {
         try_pin_init!(Self {
             name,
             life: life?,
-            // INVARIANT: This handle has no queue yet.
-            inner <- new_spinlock!(Inner { vq: None, sg: sg? }, "guest::virtio::Queue"),
+            inner <- Inner::new(sg?),
             _buffers: PhantomData,
         })
     }
