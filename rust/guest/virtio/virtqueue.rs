@@ -280,9 +280,15 @@ pub struct Virtqueue<'a, B: Buffer> {
 impl<'a, B: Buffer> Virtqueue<'a, B> {
     #[inline]
     fn new(inner: SpinLockGuard<'a, Inner>, off: Option<bottom_half::Disabled>) -> Option<Self> {
+        let Some(vq) = inner.vq else {
+            // Softirqs come back on after that.
+            drop(inner);
+            return None;
+        };
+
         // INVARIANT: The lock is held, so `vq` stays what it is.
         Some(Self {
-            vq: inner.vq?,
+            vq,
             inner,
             _off: off,
             _buffers: PhantomData,
