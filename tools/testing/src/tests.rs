@@ -213,7 +213,7 @@ impl Test {
 const STOCK: [&str; 3] = ["virtio_net", "virtio_balloon", "virtio_rng"];
 
 /// Beginnings of the names of tests that have not passed on the sanitizer kernel yet as they are now: each is to go from here.
-const UNTRIED: [&str; 25] = [
+const UNTRIED: [&str; 26] = [
     "balloon/virtio_balloon_rust/cold-first",
     "balloon/virtio_balloon_rust/hint",
     "balloon/virtio_balloon_rust/limits",
@@ -226,6 +226,7 @@ const UNTRIED: [&str; 25] = [
     "faults/guest_integrity/load",
     "faults/virtio_balloon_rust/probe",
     "integrity/delayed",
+    "integrity/links",
     "integrity/panic",
     "integrity/storm",
     "integrity/uplink",

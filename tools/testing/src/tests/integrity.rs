@@ -4,6 +4,7 @@
 
 mod hooks;
 mod interfaces;
+mod links;
 mod lists;
 mod modules;
 mod storm;
@@ -138,6 +139,9 @@ pub fn tests() -> Vec<Test> {
         Test::guest("integrity/skipped", 60, spec(), |guest, _| {
             lists::skipped(guest)
         }),
+        Test::guest("integrity/links", 120, spec(), |guest, _| {
+            links::links(guest)
+        }),
         Test::guest(
             "integrity/lock",
             240,
@@ -187,11 +191,11 @@ pub fn records(guest: &mut Guest) -> Result<Vec<String>> {
 /// A record of the form `pid=N tgid=N comm=S cpu=N view=V reason=R`.
 #[derive(Debug)]
 pub struct Finding {
-    pid: u64,
+    pub pid: u64,
     tgid: u64,
     pub comm: String,
     cpu: u64,
-    view: String,
+    pub view: String,
     pub reason: String,
 }
 

@@ -14,6 +14,7 @@ use crate::guest::Guest;
 use anyhow::{
     bail,
     ensure,
+    Context,
     Result, //
 };
 use std::time::Duration;
@@ -22,11 +23,8 @@ use std::time::Duration;
 /// Returns that one's number.
 fn bend(guest: &mut Guest, to: &str) -> Result<u64> {
     for _ in 0..5 {
-        guest.sh(
-            "for i in 1 2 3; do victim -c 1 >/run/row$i 2>&1 </dev/null & done; \
-             for i in 1 2 3; do until grep -q tid= /run/row$i; do sleep 0.1; done; done",
-        )?;
-        let middle = guest.number("sed 's/pid=\\([0-9]*\\).*/\\1/' /run/row2")?;
+        let row = row(guest, 3)?;
+        let middle = row[1];
         let bent = guest.run(&format!(
             "insmod /modules/bend_list.ko pid={middle} to={to}"
         ))?;
@@ -40,7 +38,22 @@ fn bend(guest: &mut Guest, to: &str) -> Result<u64> {
     bail!("no three processes follow each other")
 }
 
-fn end_row(guest: &mut Guest) -> Result<()> {
+/// Starts so many victims, whose places in the list of processes follow each other unless others are started at that time. Returns
+/// their numbers.
+pub fn row(guest: &mut Guest, number: usize) -> Result<Vec<u64>> {
+    let text = guest.sh(&format!(
+        "for i in $(seq {number}); do victim -c 1 >/run/row$i 2>&1 </dev/null & done; \
+         for i in $(seq {number}); do until grep -q tid= /run/row$i; do sleep 0.1; done; done; \
+         for i in $(seq {number}); do sed 's/pid=\\([0-9]*\\).*/\\1/' /run/row$i; done"
+    ))?;
+
+    text.lines()
+        .map(|line| line.parse().context(line.to_owned()))
+        .collect()
+}
+
+/// Ends them. They must be on the list.
+pub fn end_row(guest: &mut Guest) -> Result<()> {
     guest.sh("sed 's/pid=\\([0-9]*\\).*/\\1/' /run/row? | xargs kill -KILL; rm /run/row?")?;
     guest.wait_for("the end of the victims", Duration::from_secs(10), |guest| {
         Ok((guest.run("pidof victim")?.status != 0).then_some(()))

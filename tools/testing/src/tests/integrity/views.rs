@@ -21,7 +21,7 @@ use anyhow::{
 };
 use std::time::Duration;
 
-const VIEWS: &str = "/sys/module/guest_integrity/parameters/views";
+pub const VIEWS: &str = "/sys/module/guest_integrity/parameters/views";
 
 /// What is done to a process, and which view finds what.
 struct Case {
@@ -55,7 +55,7 @@ const fn forged(
     }
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 12] = [
     // A process that sleeps still has its number, and is a child.
     Case {
         victim: "-s",
@@ -65,7 +65,16 @@ const CASES: [Case; 11] = [
         alone: false,
         not: "",
     },
-    // Without that number it is still a child.
+    // One that runs is on a run queue, whatever it says that its number is.
+    Case {
+        victim: "-c 1",
+        fixtures: &[HIDE, ("forge_task", "what=pid_zero")],
+        view: "runqueue",
+        reason: "process_unlisted",
+        alone: false,
+        not: "",
+    },
+    // Without its number one that sleeps is still a child.
     Case {
         victim: "-s",
         fixtures: &[HIDE, ("forge_task", "what=pid_unhashed")],
@@ -120,7 +129,7 @@ const CASES: [Case; 11] = [
 ];
 
 /// Scans with `views` until nothing changes any more, and returns what that has found anew.
-fn found_by(guest: &mut Guest, views: &str) -> Result<Vec<Finding>> {
+pub fn found_by(guest: &mut Guest, views: &str) -> Result<Vec<Finding>> {
     guest.sh(&format!("echo {views} >{VIEWS}"))?;
     let logged = findings(guest)?.len();
     let before = count(guest, "findings")?;
