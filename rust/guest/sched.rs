@@ -177,6 +177,7 @@ fn check_task(btf: &impl Source<'static>) -> Result<(), Misfit> {
     check!(task: task_struct, usage);
     check!(task: task_struct, flags);
     check!(task: task_struct, se.group_node);
+    check!(task: task_struct, se.sum_exec_runtime);
     check!(task: task_struct, rt.run_list);
     check!(task: task_struct, dl.rb_node);
     check!(task: task_struct, dl.flags);

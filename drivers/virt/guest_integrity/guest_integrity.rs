@@ -9,7 +9,8 @@
 //!
 //! - `views`: what is compared with the lists, a file for each view.
 //! - `loaded`: the modules that came and have not gone.
-//! - `witness`: what views say; `decide`: the rule, on recorded views; `look`: one scan, from the views to what was found.
+//! - `witness`: what views say; `decide`: the rule, on recorded views; `departed`: who goes on running after he has exited;
+//!   `look`: one scan, from the views to what was found.
 //! - `scan`: when scans are made, and by whom; `coverage`: what one has looked at.
 //! - `finding`: what was found, and what of it is new; `report`: where it goes; `record`: its text;
 //!   `uplink`: the way to the host.
@@ -27,6 +28,7 @@
 mod coverage;
 mod debugfs;
 mod decide;
+mod departed;
 mod driver;
 mod finding;
 mod loaded;

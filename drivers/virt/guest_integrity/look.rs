@@ -13,6 +13,7 @@ use crate::{
         Suspect,
         Unlisted, //
     },
+    departed::Departed,
     finding::{
         Found,
         Key,
@@ -93,6 +94,7 @@ pub(crate) struct Look {
     entries: KVVec<Entry>,
     suspects: KVVec<Suspect>,
     doubts: KVVec<Doubt>,
+    departed: Departed,
 }
 
 impl Unlisted {
@@ -192,8 +194,14 @@ impl Look {
             entries,
             suspects,
             doubts,
+            departed,
         } = self;
 
+        // Who is no longer said to exit may do so for the first time later on.
+        departed.keep(|(task, start)| {
+            let task = Peek::new(guard, TaskId(task));
+            task.start_time() == start && task.has_exited()
+        });
         entries.clear();
         suspects.clear();
         for entry in witnesses.entries() {
@@ -233,7 +241,7 @@ impl Look {
                         return true;
                     };
                     let task = Peek::new(guard, witness.task);
-                    let exited = task.has_exited() && autopsy(task).is_none();
+                    let exited = task.has_exited() && autopsy(task, departed).is_none();
                     result.exiting += u32::from(exited);
                     exited
                 },
@@ -262,7 +270,8 @@ impl Look {
             };
             let task = Peek::new(guard, witness.task);
             let who = Who::of(task);
-            let (view, reason) = match task.has_exited().then(|| autopsy(task)).flatten() {
+            let forged = task.has_exited().then(|| autopsy(task, departed));
+            let (view, reason) = match forged.flatten() {
                 Some(forged) => forged,
                 None => (witness.view, suspect.unlisted.reason()),
             };
@@ -357,9 +366,9 @@ fn check(
 
 /// Has all views look at a task that is not on the lists, and says that it has begun to exit: what is wrong with it, and the place
 /// of the view that says so.
-fn autopsy(task: Peek<'_>) -> Option<(u8, &'static str)> {
+fn autopsy(task: Peek<'_>, departed: &mut Departed) -> Option<(u8, &'static str)> {
     views().find_map(|(i, view)| {
-        let reason = view.autopsy?(task)?;
+        let reason = view.autopsy?(task, departed)?;
         // CAST: The table is short.
         Some((i as u8, reason))
     })

@@ -21,6 +21,7 @@ mod runqueue;
 mod switch;
 
 use crate::{
+    departed::Departed,
     finding::Found,
     loaded::Loaded,
     witness::Witnesses, //
@@ -60,7 +61,7 @@ pub(crate) struct View {
     /// sleep. Returns whether it could look.
     pub(crate) examine: Option<Examine>,
     /// Says what is wrong with a task that is not on the lists, and says that it has begun to exit.
-    pub(crate) autopsy: Option<fn(Peek<'_>) -> Option<&'static str>>,
+    pub(crate) autopsy: Option<fn(Peek<'_>, &mut Departed) -> Option<&'static str>>,
 }
 
 impl View {

@@ -142,6 +142,11 @@ impl<'rcu> Peek<'rcu> {
         flags & bindings::PF_IDLE != 0 && self.has_memory()
     }
 
+    /// Nanoseconds for which it has had a CPU, as the clock measures them.
+    pub fn runtime(self) -> u64 {
+        field!(word, self, se.sum_exec_runtime).unwrap_or(0) as u64
+    }
+
     /// Its number, and that of its process.
     pub fn numbers(self) -> (i32, i32) {
         // CAST: The bits of the number.

@@ -23,6 +23,10 @@ const FILES: &[(&str, &str)] = &[
     ("hide_module/hide_module.ko", "modules/hide_module.ko"),
     ("hide_proc/hide_proc.ko", "modules/hide_proc.ko"),
     ("hide_task/hide_task.ko", "modules/hide_task.ko"),
+    (
+        "kthread_victim/kthread_victim.ko",
+        "modules/kthread_victim.ko",
+    ),
     ("mute_balloon/mute_balloon.ko", "modules/mute_balloon.ko"),
     ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
     ("user/badread", "bin/badread"),

@@ -142,6 +142,9 @@ pub fn tests() -> Vec<Test> {
         Test::guest("integrity/links", 120, spec(), |guest, _| {
             links::links(guest)
         }),
+        Test::guest("integrity/departed", 120, spec(), |guest, _| {
+            links::departed(guest)
+        }),
         Test::guest(
             "integrity/lock",
             240,

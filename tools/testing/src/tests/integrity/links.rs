@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of guest_integrity against what a rootkit does with the links of those that it hides.
+//! Tests of guest_integrity against what a rootkit does with the links of those that it hides, and against a task that plays dead.
 
 use super::{
     count,
     findings,
+    last,
     lists::{
         end_row,
         row, //
@@ -141,4 +142,56 @@ fn hide(guest: &mut Guest, links: &str, number: usize, more: &str) -> Result<Vec
 fn unhide(guest: &mut Guest) -> Result<()> {
     remove(guest, "hide_task")?;
     end_row(guest)
+}
+
+/// A task on no list that says to have exited is found by what an honest one has and has not, and if it has all of that, by its going on.
+pub fn departed(guest: &mut Guest) -> Result<()> {
+    MODULE.load(guest, ON_DEMAND)?;
+    guest.insmod("kthread_victim", "")?;
+    let pid = guest.number("cat /sys/module/kthread_victim/parameters/pid")?;
+
+    for (what, at_once) in [
+        ("exit_state_forged", true),
+        ("exit_state_forged,flags_forged", false),
+    ] {
+        let forge = format!("pid={pid} what={what}");
+
+        // One that runs as long, and does not say so.
+        guest.insmod("forge_task", &format!("{forge} change=0"))?;
+        let found = found_by(guest, "runqueue,disguise")?;
+        ensure!(found.is_empty(), "the honest twin is found: {found:?}");
+        remove(guest, "forge_task")?;
+
+        guest.insmod("forge_task", &forge)?;
+        let found = found_by(guest, "runqueue")?;
+        ensure!(found.is_empty(), "without the view: {found:?}");
+        let before = count(guest, "findings")?;
+        guest.sh(&format!("echo runqueue,disguise >{VIEWS}"))?;
+        let mut scans = 0;
+        guest.wait_for("a finding", Duration::from_secs(60), |guest| {
+            scan(guest)?;
+            scans += 1;
+            ensure!(last(guest, "complete")? == 1);
+            Ok((count(guest, "findings")? == before + 1).then_some(()))
+        })?;
+        ensure!(
+            (scans == 1) == at_once,
+            "{what}: found by scan {scans} of them"
+        );
+        let all = findings(guest)?;
+        let finding = all.last().context("the finding is not in the log")?;
+        ensure!(
+            finding.pid == pid
+                && finding.comm == "tenon-victim"
+                && finding.view == "disguise"
+                && finding.reason == "exit_state_forged",
+            "{finding:?}"
+        );
+
+        remove(guest, "forge_task")?;
+        let sightings = count(guest, "sightings")?;
+        scan(guest)?;
+        ensure!(count(guest, "sightings")? == sightings && count(guest, "findings")? == before + 1);
+    }
+    guest.sh("rmmod kthread_victim").map(drop)
 }
