@@ -5,6 +5,7 @@
 
 mod balloon;
 mod counted;
+mod integrity;
 mod memory;
 mod notifications;
 mod packets;
@@ -71,6 +72,7 @@ fn all() -> Vec<Benchmark> {
         streams::benchmarks(),
         memory::benchmarks(),
         balloon::benchmarks(),
+        integrity::benchmarks(),
     ]
     .into_iter()
     .flatten()

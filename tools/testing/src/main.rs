@@ -13,6 +13,7 @@ mod demo;
 mod env;
 mod fixtures;
 mod guest;
+mod mutants;
 mod process;
 mod runner;
 mod shell;

@@ -7,7 +7,7 @@ mod interfaces;
 mod links;
 mod lists;
 mod modules;
-mod storm;
+pub mod storm;
 mod switch;
 mod uplink;
 mod views;
@@ -32,7 +32,7 @@ use std::{
     time::Duration, //
 };
 
-const MODULE: Driver = Driver::ours("guest_integrity");
+pub const MODULE: Driver = Driver::ours("guest_integrity");
 const DEBUGFS: &str = "/sys/kernel/debug/guest_integrity";
 const INTERVAL: &str = "/sys/module/guest_integrity/parameters/interval_ms";
 /// What no scan happens without being asked for with.
@@ -154,8 +154,8 @@ pub fn tests() -> Vec<Test> {
         .stock_only("it counts instructions"),
         Test::guest(
             "integrity/storm",
-            120 + storm::seconds() * 5 / 4,
-            spec().memory(768),
+            120 + storm::seconds(storm::SECONDS) * 5 / 4,
+            storm::spec(),
             storm::storm,
         ),
     ]

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whether the storm is strong enough: it must raise alarms when the rule is weaker.
+
+use crate::{
+    bench::{
+        rows::{
+            Row,
+            Side, //
+        },
+        Bench,
+        Benchmark,
+        Findings, //
+    },
+    fixtures,
+    guest::{
+        Guest,
+        Image,
+        Lab, //
+    },
+    mutants,
+    process::Group,
+    tests::integrity::{
+        count,
+        storm::{
+            self,
+            Storm, //
+        },
+        MODULE, //
+    },
+};
+use anyhow::{
+    ensure,
+    Result, //
+};
+use std::sync::Arc;
+
+/// How long each storm lasts.
+const SECONDS: u64 = 40;
+
+pub fn benchmarks() -> Vec<Benchmark> {
+    vec![Benchmark::new(
+        "integrity/mutants",
+        "false alarms in the same storm of the module, and of the module with a weaker rule, which must have some",
+        mutants,
+    )]
+}
+
+fn mutants(bench: &Bench) -> Result<Findings> {
+    let mutants = mutants::build(&bench.lab.env, |what| bench.progress(what))?;
+    let mut extra = fixtures::build(&bench.lab.env)?;
+    extra.extend(mutants.iter().map(|mutant| {
+        let to = format!("modules/{}.ko", mutant.name);
+        (mutant.module.clone(), to)
+    }));
+    let lab = Lab {
+        env: bench.lab.env.clone(),
+        image: Arc::new(Image::build(&bench.lab.env, &extra)?),
+        group: Group::new(),
+        log: bench.lab.log.clone(),
+        ..bench.lab
+    };
+    let mut findings = Findings::default();
+
+    for name in [MODULE.module]
+        .into_iter()
+        .chain(mutants.iter().map(|mutant| mutant.name.as_str()))
+    {
+        let mut guest = Guest::boot(&lab, &storm::spec())?;
+        let mut row = Row::new(name, "false alarms");
+
+        guest.insmod(name, "interval_ms=0 switch_probe=0")?;
+        let mut storm = Storm::begin(&mut guest, &["parameters", "modules", "sched_ext"])?;
+        storm.rage(SECONDS, |_| Ok(()))?;
+        let scans = storm.end()?.get("scans")?;
+        let found = count(&mut guest, "findings")?;
+        bench.progress(&format!("{name}: {found} false alarms in {scans} scans"));
+        ensure!(
+            (found == 0) == (name == MODULE.module),
+            "{name}: {found} false alarms in {scans} scans"
+        );
+        row.push(Side::Ours, found as f64);
+        findings.rows.push(row);
+    }
+    Ok(findings)
+}
