@@ -14,11 +14,9 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The most lists under way.
+/// The most lists under way. That many are made while the device rests, and then the guest rests: a host that takes memory away
+/// page by page interrupts all processors that run the guest for each page, which costs both of them more than taking turns.
 const MAX_IN_FLIGHT: u32 = 64;
-
-/// The device is notified once per so many lists, so that it has something to do while the next ones are made.
-const BURST: u32 = 16;
 
 /// A queue whose lists hold pages in the state `State`.
 ///
@@ -27,7 +25,10 @@ pub(crate) struct Lane<State: 'static> {
     queue: Arc<Queue<PfnList<State>>>,
     spare: KVec<PfnBuffer>,
     in_flight: u32,
+    /// Made since the device was notified.
     silent: u32,
+    /// It is the device's turn.
+    full: bool,
 }
 
 impl<State: 'static> Lane<State> {
@@ -51,6 +52,7 @@ impl<State: 'static> Lane<State> {
             spare,
             in_flight: 0,
             silent: 0,
+            full: false,
         })
     }
 
@@ -59,8 +61,12 @@ impl<State: 'static> Lane<State> {
         &self.queue
     }
 
-    /// Takes memory for a list; [`None`] when all of it is under way.
+    /// Takes memory for a list; [`None`] when all of it is under way, and from then on until the device has answered for all.
     pub(crate) fn buffer(&mut self) -> Option<PfnBuffer> {
+        self.full = self.spare.is_empty() || (self.full && self.in_flight != 0);
+        if self.full {
+            return None;
+        }
         self.spare.pop()
     }
 
@@ -75,7 +81,7 @@ impl<State: 'static> Lane<State> {
         self.queue.lock_bh().is_some_and(|queue| !queue.is_broken())
     }
 
-    /// Tells the device of a list, now or at the next [`flush`](Self::flush).
+    /// Tells the device of a list, at the next [`flush`](Self::flush).
     ///
     /// # Errors
     ///
@@ -88,10 +94,6 @@ impl<State: 'static> Lane<State> {
 
         self.in_flight += 1;
         self.silent += 1;
-        if self.silent >= BURST {
-            self.silent = 0;
-            queue.kick();
-        }
         Ok(())
     }
 

@@ -312,8 +312,10 @@ impl Worker {
             }
         }
 
-        self.inflate.flush();
-        self.deflate.flush();
+        if !matches!(flow, Flow::Continue) {
+            self.inflate.flush();
+            self.deflate.flush();
+        }
         flow
     }
 
