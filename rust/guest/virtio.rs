@@ -327,6 +327,13 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         result
     }
 
+    /// Returns whether the device is where it was, as far as its bus can tell: a PCI function can be taken away at any moment,
+    /// and reads as all ones from then on. Any context.
+    pub fn is_present(&self) -> bool {
+        // SAFETY: By the type invariant `self.as_raw()` is valid.
+        unsafe { is_present(self.as_raw()) }
+    }
+
     fn state(&self) -> Option<&State> {
         // SAFETY: By the type invariant `self.as_raw()` is valid.
         let state = unsafe { (*self.as_raw()).priv_ };
@@ -386,13 +393,23 @@ impl<'a> Device<device::CoreInternal<'a>> {
     fn quiesce(&self) {
         // SAFETY: By the type invariant `self.as_raw()` is valid. Kicks that are still under way find a reset device.
         unsafe { bindings::virtio_break_device(self.as_raw()) };
-        // SAFETY: As above.
-        unsafe { bindings::virtio_reset_device(self.as_raw()) };
+        self.reset_present();
 
         if let Some(state) = self.state() {
             state.data.store(core::ptr::null_mut(), Release);
             // SAFETY: The device has just been reset.
             unsafe { state.queues.lock().delete(self) };
+        }
+    }
+
+    /// Resets the device, whose queues are broken. One that is gone has no access to memory any more, and would never be seen
+    /// to be reset: the core waits for that without end.
+    fn reset_present(&self) {
+        if self.is_present() {
+            // SAFETY: By the type invariant `self.as_raw()` is valid.
+            unsafe { bindings::virtio_reset_device(self.as_raw()) };
+        } else {
+            dev_warn!(self, "the device is gone\n");
         }
     }
 
@@ -408,6 +425,16 @@ impl<'a> Device<device::CoreInternal<'a>> {
             drop(unsafe { Pin::<KBox<State>>::from_foreign(state.cast()) });
         }
     }
+}
+
+/// Returns whether a device is [present](Device::is_present).
+///
+/// # Safety
+///
+/// `vdev` is valid.
+unsafe fn is_present(vdev: *mut bindings::virtio_device) -> bool {
+    // SAFETY: By the safety requirements.
+    unsafe { bindings::virtio_device_is_present(vdev) }
 }
 
 // SAFETY: `virtio::Device` is a transparent wrapper of `struct virtio_device`.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/pci.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 
@@ -25,4 +26,11 @@ __rust_helper int rust_helper_virtqueue_set_affinity(struct virtqueue *vq,
 						     const struct cpumask *cpu_mask)
 {
 	return virtqueue_set_affinity(vq, cpu_mask);
+}
+
+__rust_helper bool rust_helper_virtio_device_is_present(struct virtio_device *vdev)
+{
+	struct device *parent = vdev->dev.parent;
+
+	return !dev_is_pci(parent) || pci_device_is_present(to_pci_dev(parent));
 }

@@ -222,7 +222,13 @@ impl<T: Driver> Adapter<T> {
         if let Some(data) = dev.published::<T::Data<'_>>() {
             T::shutdown(dev, data);
         }
-        // SAFETY: By the type invariant `vdev` is valid.
-        unsafe { bindings::virtio_device_shutdown(vdev) };
+        // Resetting what is gone would take forever.
+        if dev.is_present() {
+            // SAFETY: By the type invariant `vdev` is valid.
+            unsafe { bindings::virtio_device_shutdown(vdev) };
+        } else {
+            // SAFETY: As above.
+            unsafe { bindings::virtio_break_device(vdev) };
+        }
     }
 }

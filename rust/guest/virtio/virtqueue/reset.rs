@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     bindings,
-    bottom_half, //
+    bottom_half,
+    virtio::is_present, //
 };
 use core::{
     ffi::c_void,
@@ -31,7 +32,7 @@ impl<B: Buffer> Queue<B> {
     /// it cannot be used until the driver is bound again. [`ENODEV`]: the device is gone.
     pub fn resize(&self, size: u32) -> Result {
         let _life = self.life.lock();
-        let vq = self.take().ok_or(ENODEV)?;
+        let vq = self.take_present().ok_or(ENODEV)?;
 
         // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
         let result = to_result(unsafe {
@@ -50,7 +51,7 @@ impl<B: Buffer> Queue<B> {
     /// As [`resize`](Self::resize).
     pub fn reset(&self) -> Result {
         let _life = self.life.lock();
-        let vq = self.take().ok_or(ENODEV)?;
+        let vq = self.take_present().ok_or(ENODEV)?;
 
         // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
         let result = to_result(unsafe {
@@ -74,7 +75,7 @@ impl<B: Buffer> Queue<B> {
             return Err(EINVAL);
         }
         let _life = self.life.lock();
-        let vq = self.take().ok_or(ENODEV)?;
+        let vq = self.take_present().ok_or(ENODEV)?;
 
         // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
         let result = to_result(unsafe {
@@ -117,6 +118,21 @@ impl<B: Buffer> Queue<B> {
         let mut inner = self.inner.lock();
 
         inner.vq.take()
+    }
+
+    /// The same with a device that is there, and [`None`] with one that is not: the core would wait for its answer without end.
+    /// The queue's life is held.
+    fn take_present(&self) -> Option<NonNull<bindings::virtqueue>> {
+        let vq = self.take()?;
+        // SAFETY: `vq` is valid as long as the queue's life is held.
+        let vdev = unsafe { (*vq.as_ptr()).vdev };
+
+        // SAFETY: A queue belongs to a valid device.
+        if unsafe { is_present(vdev) } {
+            return Some(vq);
+        }
+        self.put(vq);
+        None
     }
 
     /// Puts the queue of the C core where it is reached.

@@ -28,6 +28,7 @@ use crate::guest::{
 };
 use anyhow::{
     ensure,
+    Context,
     Result, //
 };
 use qapi::qmp;
@@ -64,6 +65,33 @@ pub fn tests() -> Vec<Test> {
         120,
         spec(Spec::q35().port(), "id=b0,bus=port0"),
         |guest, _| function_reset(guest),
+    ));
+    // By ACPI the slot's own registers do nothing.
+    let slot = || {
+        spec(Spec::q35().port(), "id=b0,bus=port0,free-page-reporting=on").arguments(&[
+            "-global",
+            "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+        ])
+    };
+    // The C driver waits for its answer without end.
+    for state in ["inflating", "deflating", "reporting"] {
+        tests.push(Test::guest(
+            name(RUST, &format!("vanished-{state}")),
+            90,
+            slot(),
+            move |guest, _| vanished(guest, state),
+        ));
+    }
+    tests.push(Test::guest(
+        name(RUST, "vanished-shutdown"),
+        60,
+        slot(),
+        |guest, _| {
+            RUST.load(guest, "")?;
+            resize(guest, SIZE - SPARE)?;
+            take_away(guest)?;
+            guest.power_off().map(drop)
+        },
     ));
     tests
 }
@@ -137,4 +165,61 @@ fn function_reset(guest: &mut Guest) -> Result<()> {
     resize(guest, SIZE)?;
     ensure_available(guest, "grown", available)?;
     RUST.unload(guest)
+}
+
+/// Switches the power of the balloon's slot off, so that the function is gone though nobody has asked the driver.
+fn take_away(guest: &mut Guest) -> Result<()> {
+    const EXPRESS: u8 = 0x10;
+    const SLOT_CONTROL: usize = 0x18;
+    // The controls of the slot's power, and of its indicator.
+    const OFF: u16 = 0x0700;
+
+    let port = guest.sh("readlink -f /sys/bus/virtio/drivers/virtio_balloon_rust/virtio*/../..")?;
+    let config: Vec<u8> = guest
+        .sh(&format!("hexdump -v -e '1/1 \"%u \"' -n 256 {port}/config"))?
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let byte = |at: usize| config.get(at).copied().context("the port's registers");
+
+    let mut at = usize::from(byte(0x34)?);
+    while byte(at)? != EXPRESS {
+        at = usize::from(byte(at + 1)?);
+        ensure!(at != 0, "the port is not one of PCI Express");
+    }
+    at += SLOT_CONTROL;
+    let control = u16::from_le_bytes([byte(at)?, byte(at + 1)?]) | OFF;
+    let [low, high] = control.to_le_bytes();
+    guest
+        .sh(&format!(
+            "printf '\\{low:03o}\\{high:03o}' | dd of={port}/config bs=2 seek={} conv=notrunc 2>/dev/null",
+            at / 2
+        ))?;
+    guest.wait_for("the end of the device", RESIZE, |guest| {
+        Ok(guest.qmp(qmp::query_balloon {}).is_err().then_some(()))
+    })
+}
+
+/// The function vanishes, whatever the balloon was doing: the driver goes in some seconds, and the guest has its memory.
+fn vanished(guest: &mut Guest, state: &str) -> Result<()> {
+    let available = available(guest)?;
+
+    guest.sh("echo 100 >/sys/module/page_reporting/parameters/page_reporting_delay_ms")?;
+    RUST.load(guest, "")?;
+    match state {
+        "inflating" => ask(guest, SIZE - SPARE)?,
+        "deflating" => {
+            resize(guest, SIZE - SPARE)?;
+            ask(guest, SIZE)?;
+        }
+        _ => guest
+            .sh("dd if=/dev/zero of=/tmp/touch bs=1M count=200 2>/dev/null; rm /tmp/touch")
+            .map(drop)?,
+    }
+    take_away(guest)?;
+    // The kernel may have seen it, and unbound the driver; if not, this does.
+    RUST.unload(guest)?;
+    let log = guest.log();
+    ensure!(log.contains("the device is gone"), "no message");
+    ensure_available(guest, "after the end", available)
 }
