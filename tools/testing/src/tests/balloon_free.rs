@@ -141,6 +141,14 @@ fn report(guest: &mut Guest, driver: Driver) -> Result<()> {
         return stays_poisoned(guest, driver, low);
     }
     falls_to(guest, "idle,", low)?;
+    let told = |guest: &mut Guest| guest.number(&format!("cat {DEBUGFS}/*/reported"));
+    let mut before = 0;
+    if driver == RUST {
+        before = told(guest)?;
+        guest.sh(
+            "echo 1 >/sys/kernel/tracing/events/virtio_balloon_rust/virtio_balloon_rust_report/enable",
+        )?;
+    }
 
     guest.sh(&format!(
         "dd if=/dev/zero of=/tmp/used bs=1M count={} 2>/dev/null",
@@ -165,8 +173,18 @@ fn report(guest: &mut Guest, driver: Driver) -> Result<()> {
         "data of the guest has changed"
     );
     if driver == RUST {
-        let reported = guest.number(&format!("cat {DEBUGFS}/*/reported"))? * 4096;
-        ensure!(reported > free, "{} MiB are reported", reported / MIB);
+        guest.sh("echo 0 >/sys/kernel/tracing/tracing_on")?;
+        let reported = told(guest)?;
+        ensure!(reported * 4096 > free, "{reported} pages are reported");
+        // None missed, but for those between the two commands.
+        let traced = guest.number(
+            "awk '/virtio_balloon_rust_report: device=/ { sub(\".*bytes=\", \"\"); n += $1 } END { printf \"%u\", n / 4096 }' /sys/kernel/tracing/trace",
+        )?;
+        ensure!(
+            traced > 0 && traced <= reported - before,
+            "{traced} pages are traced, {} reported",
+            reported - before
+        );
     }
     driver.unload(guest)?;
     // Nobody is told any more.
