@@ -330,6 +330,14 @@ impl Guest {
         self.memory("smaps_rollup", "AnonHugePages:")
     }
 
+    /// How much of it the host has merged with like pages, and holds once.
+    pub fn merged(&self) -> Result<u64> {
+        let path = format!("/proc/{}/ksm_merging_pages", self.process.id());
+        let text = fs::read_to_string(&path).context(path)?;
+
+        Ok(text.trim().parse::<u64>()? * 4096)
+    }
+
     /// The number of QEMU's process.
     pub fn pid(&self) -> u32 {
         self.process.id()

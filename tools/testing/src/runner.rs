@@ -116,7 +116,7 @@ pub fn run(
         } else {
             test.sanitizer_only
         };
-        match not_for {
+        match test.impossible.or(not_for) {
             Some(reason) => {
                 println!("skip  {:width$}  {reason}", test.name);
                 totals.skipped += 1;

@@ -118,6 +118,8 @@ pub struct Test {
     pub stock_only: Option<&'static str>,
     /// Why the test applies to the sanitizer kernel only, if it does.
     pub sanitizer_only: Option<&'static str>,
+    /// What this machine lacks for the test, if it lacks something.
+    pub impossible: Option<&'static str>,
     /// A report of the kernel that the test provokes and that must be found.
     pub report: Option<&'static str>,
     /// A message of the kernel that counts as a report elsewhere, and which the test provokes.
@@ -156,6 +158,7 @@ impl Test {
             limit: Duration::from_secs(seconds),
             stock_only: None,
             sanitizer_only: None,
+            impossible: None,
             report: None,
             message: None,
             headlines: &[],
@@ -173,6 +176,12 @@ impl Test {
     /// Leaves the test out on other kernels than the sanitizer one.
     pub fn sanitizer_only(mut self, reason: &'static str) -> Self {
         self.sanitizer_only = Some(reason);
+        self
+    }
+
+    /// Leaves the test out on a machine on which it cannot be run.
+    pub fn where_possible(mut self, possible: bool, reason: &'static str) -> Self {
+        self.impossible = (!possible).then_some(reason);
         self
     }
 

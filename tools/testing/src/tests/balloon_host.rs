@@ -5,6 +5,8 @@
 use super::{
     balloon::{
         actual,
+        ask,
+        resize,
         vmstat,
         RUST, //
     },
@@ -25,7 +27,9 @@ use anyhow::{
     Result, //
 };
 use std::{
-    fs, thread,
+    fs,
+    path::Path,
+    thread,
     time::{
         Duration,
         Instant, //
@@ -37,6 +41,9 @@ use tenon_balloon_policy::{
 };
 
 const MIB: u64 = 1 << 20;
+
+/// What one guest can have.
+const MOST: u64 = 768 * MIB;
 
 /// What there is for both.
 const HOST: Host = Host {
@@ -67,19 +74,67 @@ while :; do
 done";
 
 pub fn tests() -> Vec<Test> {
-    let machine = Spec::q35()
-        .memory(768)
-        .device("virtio-balloon", "id=balloon0")
-        .arguments(&["-qmp", "unix:SOCKETS/policy,server=on,wait=off"]);
+    let machine = || Spec::q35().memory(768);
 
-    vec![Test::guest(
-        format!("balloon/{}/two-guests", RUST.module),
-        300,
-        machine,
-        |guest, lab| with_another(guest, lab, two_guests),
-    )
-    .guests(2)
-    .stock_only("it needs compressed swap")]
+    vec![
+        Test::guest(
+            format!("balloon/{}/two-guests", RUST.module),
+            300,
+            machine()
+                .device("virtio-balloon", "id=balloon0")
+                .arguments(&["-qmp", "unix:SOCKETS/policy,server=on,wait=off"]),
+            |guest, lab| with_another(guest, lab, two_guests),
+        )
+        .guests(2)
+        .stock_only("it needs compressed swap"),
+        Test::guest(
+            format!("balloon/{}/same-pages", RUST.module),
+            180,
+            machine().device("virtio-balloon", "id=b0,free-page-reporting=on"),
+            |guest, lab| with_another(guest, lab, same_pages),
+        )
+        .guests(2)
+        .stock_only("its page allocator writes to free memory")
+        .where_possible(
+            Path::new(KSM).join("run").exists(),
+            "the host's kernel does not merge pages (KSM)",
+        ),
+    ]
+}
+
+/// Where the host's merging of pages is controlled.
+const KSM: &str = "/sys/kernel/mm/ksm";
+
+/// The host merges pages while the value lives.
+struct Merging {
+    before: Vec<(&'static str, String)>,
+}
+
+impl Merging {
+    fn start() -> Result<Self> {
+        let mut this = Merging { before: Vec::new() };
+
+        for (file, value) in [
+            ("pages_to_scan", "1000"),
+            ("sleep_millisecs", "10"),
+            ("run", "1"),
+        ] {
+            let path = Path::new(KSM).join(file);
+            let before = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            fs::write(&path, value).with_context(|| path.display().to_string())?;
+            this.before.push((file, before));
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Merging {
+    fn drop(&mut self) {
+        for (file, value) in self.before.iter().rev() {
+            // It could be written before.
+            let _ = fs::write(Path::new(KSM).join(file), value.trim());
+        }
+    }
 }
 
 /// Starts another guest like this one, and sees to it that its kernel has nothing to report in the end, either.
@@ -156,6 +211,61 @@ fn two_guests(mut both: [&mut Guest; 2]) -> Result<()> {
         guest.sh(
             "for i in 1 2 3 4; do cat /run/piece; done | cmp - /run/held/1 && md5sum -c -s /run/sum",
         )?;
+    }
+    Ok(())
+}
+
+/// What two like guests share in the host's memory they still share when memory has gone to the host and come back.
+fn same_pages(mut both: [&mut Guest; 2]) -> Result<()> {
+    // The programs and libraries of both, which lie in memory.
+    const DATA: u64 = 24 * MIB;
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let _merging = Merging::start()?;
+
+    for guest in &mut both {
+        guest.sh("echo 100 >/sys/module/page_reporting/parameters/page_reporting_delay_ms")?;
+        guest.sh("md5sum /bin/* >/run/sum")?;
+        RUST.load(guest, "")?;
+    }
+    let mut shared = [0; 2];
+    for (guest, shared) in both.iter_mut().zip(&mut shared) {
+        *shared = guest.wait_for("the same pages", PATIENCE, |guest| {
+            let merged = guest.merged()?;
+            Ok((merged >= DATA).then_some(merged))
+        })?;
+    }
+
+    for _ in 0..3 {
+        for size in [MOST - 300 * MIB, MOST] {
+            for guest in &mut both {
+                ask(guest, size)?;
+            }
+            for guest in &mut both {
+                resize(guest, size)?;
+            }
+        }
+    }
+    for (guest, before) in both.iter_mut().zip(shared) {
+        let mut now = 0;
+        let still = guest.wait_for("the same pages", PATIENCE, |guest| {
+            now = guest.merged()?;
+            Ok((now >= DATA).then_some(()))
+        });
+        println!(
+            "note  {} MiB were shared, {} MiB are",
+            before / MIB,
+            now / MIB
+        );
+        ensure!(
+            still.is_ok(),
+            "of {} MiB {} MiB are shared",
+            DATA / MIB,
+            now / MIB
+        );
+        let reported = guest.number("cat /sys/kernel/debug/virtio_balloon_rust/*/reported")?;
+        ensure!(reported > 0, "nothing was reported");
+        guest.sh("md5sum -c -s /run/sum")?;
+        RUST.unload(guest)?;
     }
     Ok(())
 }
