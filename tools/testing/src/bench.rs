@@ -200,7 +200,15 @@ pub fn run(env: Environment, image: Arc<Image>, filter: &[String], runs: u32) ->
 
 /// Prints the names of all benchmarks, and what they are.
 pub fn list() {
-    for benchmark in all() {
-        println!("{:28}{}", benchmark.name, benchmark.about);
+    let all = all();
+    let width = all.iter().map(|benchmark| benchmark.name.len()).max();
+
+    for benchmark in &all {
+        println!(
+            "{:1$}  {2}",
+            benchmark.name,
+            width.unwrap_or(0),
+            benchmark.about
+        );
     }
 }

@@ -4,10 +4,11 @@
 
 mod backing;
 mod ceiling;
+mod counted;
 mod exits;
+mod free;
 mod latency;
 mod rates;
-mod reporting;
 
 use super::{
     rows::Pair,
@@ -35,7 +36,9 @@ use anyhow::{
     Result, //
 };
 use std::{
-    fs, thread,
+    fs,
+    path::Path,
+    thread,
     time::{
         Duration,
         Instant, //
@@ -59,9 +62,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub fn benchmarks() -> Vec<Benchmark> {
     [
         rates::benchmarks(),
+        counted::benchmarks(),
         exits::benchmarks(),
         backing::benchmarks(),
-        reporting::benchmarks(),
+        free::benchmarks(),
         latency::benchmarks(),
     ]
     .into_iter()
@@ -77,19 +81,29 @@ fn spec(properties: &str) -> Spec {
 /// How long the threads of a process have been at work.
 fn worked(pid: u32) -> Result<Duration> {
     let path = format!("/proc/{pid}/task");
-    let mut sum = 0;
+    let mut sum = Duration::ZERO;
 
     for thread in fs::read_dir(&path).context(path)? {
-        let path = thread?.path().join("schedstat");
-        // A thread may end meanwhile.
-        let text = fs::read_to_string(path).unwrap_or_default();
-        sum += text
-            .split_whitespace()
+        sum += ran(&thread?.path());
+    }
+    Ok(sum)
+}
+
+/// How long the first thread of a process, which does a device's work, has been at work.
+fn first_worked(pid: u32) -> Duration {
+    ran(Path::new(&format!("/proc/{pid}/task/{pid}")))
+}
+
+/// How long a thread has been at work: nothing if it has ended meanwhile.
+fn ran(thread: &Path) -> Duration {
+    let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+
+    Duration::from_nanos(
+        text.split_whitespace()
             .next()
             .and_then(|nanoseconds| nanoseconds.parse().ok())
-            .unwrap_or(0);
-    }
-    Ok(Duration::from_nanos(sum))
+            .unwrap_or(0),
+    )
 }
 
 /// Asks for a guest of this size, and returns how long it takes until the driver has told the host that it has it.

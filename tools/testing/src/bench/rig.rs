@@ -26,7 +26,10 @@ use anyhow::{
 };
 use std::{
     fs,
-    path::PathBuf,
+    path::{
+        Path,
+        PathBuf, //
+    },
     process::Command,
     rc::Rc,
     thread,
@@ -103,6 +106,16 @@ impl Rig {
 
     /// Runs a script that must succeed, undisturbed, and returns what was executed meanwhile, and what it printed.
     pub fn count(&mut self, limit: Duration, script: &str) -> Result<(Profile, String)> {
+        self.count_while(limit, script, |_| Ok(()))
+    }
+
+    /// The same, and does something when the script has begun.
+    pub fn count_while(
+        &mut self,
+        limit: Duration,
+        script: &str,
+        meanwhile: impl FnOnce(&mut Guest) -> Result<()>,
+    ) -> Result<(Profile, String)> {
         self.symbols.read_modules(&mut self.guest)?;
         self.guest.sh(&format!(
             "cat >/tmp/script <<'EOF'\n{script}\nEOF\n\
@@ -111,16 +124,10 @@ impl Rig {
         ))?;
         self.marks += 2;
         let (before, after) = (self.mark(self.marks - 2), self.mark(self.marks - 1));
-        let start = Instant::now();
         // The agent is left alone meanwhile: it would be counted.
-        while !after.exists() {
-            ensure!(
-                start.elapsed() < limit,
-                "`{script}` is not over after {} s",
-                limit.as_secs()
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
+        comes(&before, limit, script)?;
+        meanwhile(&mut self.guest)?;
+        comes(&after, limit, script)?;
 
         let output = self.guest.sh("cat /tmp/output")?;
         let status = self.guest.number("cat /tmp/status")?;
@@ -136,4 +143,19 @@ impl Rig {
     fn mark(&self, number: usize) -> PathBuf {
         self.counts.path().join(number.to_string())
     }
+}
+
+/// Waits until the counts of a mark are there.
+fn comes(mark: &Path, limit: Duration, script: &str) -> Result<()> {
+    let start = Instant::now();
+
+    while !mark.exists() {
+        ensure!(
+            start.elapsed() < limit,
+            "`{script}` is not over after {} s",
+            limit.as_secs()
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
