@@ -142,7 +142,7 @@ impl virtio::Driver for Driver {
     ) -> impl PinInit<Data, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             let mtu = config::mtu(dev, &features)?;
-            let segments = 1 + config::sizing(&features, mtu).pages();
+            let segments = 1 + config::sizing(&features, mtu).more();
             let mut queues = dev.virtqueues();
             let pairs = pairs::add(&mut queues, config::pairs(dev, &features)?, segments)?;
             let control = if features.contains(Feature::CtrlVq) {
@@ -294,8 +294,8 @@ fn interface(
                     coalescing: coalescing.clone(),
                 },
                 pool: Some(page_pool::Params {
-                    order: 0,
-                    entries: rx_size.saturating_mul(1 + sizing.pages()).min(MAX_ENTRIES),
+                    order: sizing.order(),
+                    entries: rx_size.saturating_mul(1 + sizing.more()).min(MAX_ENTRIES),
                 }),
             },
             GFP_KERNEL,

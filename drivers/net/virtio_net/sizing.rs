@@ -38,36 +38,40 @@ impl Memory {
     }
 }
 
-/// Buffers of which each holds a packet: a first fragment, and pages if that is not enough.
+/// Buffers of which each holds a packet: a first fragment, and others if that is not enough.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Single {
     /// How many units the first fragment has.
     pub(crate) stack: u32,
     /// How many it has while a program sees the packets.
     pub(crate) program: u32,
-    /// How many pages follow, of which the device can write every byte.
-    pub(crate) pages: u32,
+    /// How many fragments follow, of which the device can write every byte.
+    pub(crate) more: u32,
+    /// The size of each of them.
+    pub(crate) size: u32,
 }
 
 impl Single {
     /// Returns the smallest buffers of which the device can write `len` bytes, made of `stack`, or of `program` while a program
-    /// sees the packets, which leaves less room.
-    pub(crate) const fn new(len: u32, stack: Memory, program: Memory) -> Self {
-        let page = stack.page_units();
+    /// sees the packets, which leaves less room. Fragments that follow the first have `size` bytes, which is not zero.
+    pub(crate) const fn new(len: u32, stack: Memory, program: Memory, size: u32) -> Self {
         let rest = len.saturating_sub(program.page_capacity());
 
         if rest == 0 {
-            Self {
+            return Self {
                 stack: stack.units(len),
                 program: program.units(len),
-                pages: 0,
-            }
-        } else {
-            Self {
-                stack: page,
-                program: page,
-                pages: rest.div_ceil(stack.page),
-            }
+                more: 0,
+                size,
+            };
+        }
+        let more = rest.div_ceil(size);
+        Self {
+            stack: stack.units(len.saturating_sub(more.saturating_mul(size))),
+            // Programs work best on packets in one piece.
+            program: program.page_units(),
+            more,
+            size,
         }
     }
 
@@ -76,7 +80,7 @@ impl Single {
         self.stack
             .saturating_mul(memory.unit)
             .saturating_sub(memory.overhead)
-            .saturating_add(self.pages.saturating_mul(memory.page))
+            .saturating_add(self.more.saturating_mul(self.size))
     }
 }
 

@@ -19,7 +19,7 @@ use guest::net::{
         RxBuffer, //
     },
     page_pool::{
-        Fragment,
+        Listed,
         PoolRef,
         Wait,
         UNIT, //
@@ -55,7 +55,11 @@ const fn memory(room: Room) -> Memory {
     }
 }
 
-/// How many packets' pages are kept for the next buffers.
+/// A packet that is several in one lies in pages of this order: each takes a descriptor, of which a ring has few, and instructions
+/// even if the packet does not reach it. Larger ones are hard to get when memory is fragmented.
+const MERGED_ORDER: u32 = 2;
+
+/// Of how many packets the rest of the buffer is kept for the next ones.
 const SPARE: usize = 128;
 
 /// How large buffers are.
@@ -74,22 +78,37 @@ impl Sizing {
         if mergeable {
             return Self::Mergeable;
         }
-        let len = if merged {
-            MERGED_LEN
+        let (len, order) = if merged {
+            (MERGED_LEN, MERGED_ORDER)
         } else {
             // CAST: A small constant.
-            mtu.saturating_add(FRAME_OVERHEAD)
-                .saturating_add(MAX_LEN as u32)
+            let frame = mtu
+                .saturating_add(FRAME_OVERHEAD)
+                .saturating_add(MAX_LEN as u32);
+            (frame, 0)
         };
 
-        Self::Single(Single::new(len, MEMORY, PROGRAM_MEMORY))
+        Self::Single(Single::new(
+            len,
+            MEMORY,
+            PROGRAM_MEMORY,
+            MEMORY.page << order,
+        ))
     }
 
-    /// Returns how many pages follow the first fragment of a buffer.
-    pub(crate) fn pages(&self) -> u32 {
+    /// Returns how many fragments follow the first one of a buffer.
+    pub(crate) fn more(&self) -> u32 {
         match self {
             Self::Mergeable => 0,
-            Self::Single(single) => single.pages,
+            Self::Single(single) => single.more,
+        }
+    }
+
+    /// Returns the order of the pages that buffers are made of.
+    pub(crate) fn order(&self) -> u32 {
+        match self {
+            Self::Single(single) if single.more > 0 => (single.size / MEMORY.page).ilog2(),
+            _ => 0,
         }
     }
 
@@ -117,8 +136,8 @@ pub(crate) struct Supply {
     mergeable: Mergeable,
     /// The length of a header.
     header: u32,
-    /// Pages of buffers whose packets did not reach them.
-    spare: KVec<Fragment>,
+    /// Fragments of buffers whose packets did not reach them.
+    spare: KVec<Listed>,
 }
 
 impl Supply {
@@ -128,7 +147,7 @@ impl Supply {
     ///
     /// [`ENOMEM`].
     pub(crate) fn new(sizing: Sizing, format: Format) -> Result<Self> {
-        let spare = (sizing.pages() as usize).saturating_mul(SPARE);
+        let spare = (sizing.more() as usize).saturating_mul(SPARE);
 
         Ok(Self {
             sizing,
@@ -176,29 +195,44 @@ impl Supply {
     ) -> Option<RxBuffer> {
         let mut buffer = RxBuffer::new(pool.alloc(units, wait)?, room)?;
 
-        for _ in 0..self.sizing.pages() {
-            let page = match self.spare.pop() {
-                Some(page) => page,
-                None => pool.alloc(MEMORY.page_units(), wait)?,
-            };
-            buffer.push_page(page).ok()?;
+        if let Sizing::Single(single @ Single { more: 1.., .. }) = self.sizing {
+            self.extend(&mut buffer, single, pool, wait)?;
         }
         Some(buffer)
     }
 
-    /// Keeps the pages that the first `len` bytes of a buffer do not reach.
+    /// Adds the fragments that follow the first.
+    #[inline(never)]
+    fn extend(
+        &mut self,
+        buffer: &mut RxBuffer,
+        single: Single,
+        pool: &mut PoolRef<'_>,
+        wait: Wait,
+    ) -> Option<()> {
+        for _ in 0..single.more {
+            let fragment = match self.spare.pop() {
+                Some(fragment) => fragment,
+                None => pool.alloc(single.size / MEMORY.unit, wait)?.into(),
+            };
+            buffer.push(fragment).ok()?;
+        }
+        Some(())
+    }
+
+    /// Keeps the fragments that the first `len` bytes of a buffer do not reach.
     #[inline(always)]
     pub(crate) fn trim(&mut self, buffer: &mut RxBuffer, len: u32) {
-        if self.sizing.pages() > 0 {
-            self.keep_pages(buffer, len);
+        if self.sizing.more() > 0 {
+            self.keep(buffer, len);
         }
     }
 
     #[inline(never)]
-    fn keep_pages(&mut self, buffer: &mut RxBuffer, len: u32) {
-        while let Some(page) = buffer.pop_page(len) {
+    fn keep(&mut self, buffer: &mut RxBuffer, len: u32) {
+        while let Some(fragment) = buffer.pop(len) {
             // Without room for it, it goes back to the pool.
-            let _ = self.spare.push_within_capacity(page);
+            let _ = self.spare.push_within_capacity(fragment);
         }
     }
 }

@@ -5,7 +5,7 @@
 mod rx;
 mod tx;
 
-pub(super) use self::rx::Pages;
+pub(super) use self::rx::List;
 pub use self::{
     rx::{
         Head,

@@ -227,21 +227,6 @@ impl Fragment {
         )
     }
 
-    /// Takes over a page, or a part of one.
-    ///
-    /// # Safety
-    ///
-    /// The fragment was one with this address and size, of which the owner passes on the reference.
-    #[inline]
-    pub(super) unsafe fn from_raw(ptr: NonNull<u8>, size: u32) -> Self {
-        // INVARIANT: By the safety requirements.
-        Self {
-            ptr,
-            size,
-            _owned: PhantomData,
-        }
-    }
-
     /// Gives up the value; the reference is the caller's to pass on.
     #[inline]
     pub(super) fn forget(self) -> NonNull<u8> {
@@ -280,12 +265,91 @@ impl Fragment {
 impl Drop for Fragment {
     fn drop(&mut self) {
         let (page, _) = self.page();
-        // SAFETY: By the type invariant `page` is valid and comes from a page pool.
-        let desc = unsafe { bindings::pp_page_to_nmdesc(page) };
-        // SAFETY: As above; a pool lives at least as long as its pages.
-        let pool = unsafe { (*desc).pp };
 
-        // SAFETY: By the type invariant one reference is owned, and it is given up here.
-        unsafe { bindings::page_pool_put_full_page(pool, page, false) };
+        // SAFETY: By the type invariant `page` is valid, comes from a page pool, and one reference is owned, which is given up.
+        unsafe { put(page) };
+    }
+}
+
+/// Gives a page's reference back to its pool.
+///
+/// # Safety
+///
+/// `page` is valid and comes from a page pool, and the caller owns a reference, which ends.
+unsafe fn put(page: *mut bindings::page) {
+    // SAFETY: By the safety requirements.
+    let desc = unsafe { bindings::pp_page_to_nmdesc(page) };
+    // SAFETY: As above; a pool lives at least as long as its pages.
+    let pool = unsafe { (*desc).pp };
+
+    // SAFETY: By the safety requirements.
+    unsafe { bindings::page_pool_put_full_page(pool, page, false) };
+}
+
+/// A [`Fragment`] as packets list it: by its page instead of its address.
+///
+/// # Invariants
+///
+/// The value describes memory of a page of a page pool, which it owns one reference of the page for.
+#[repr(transparent)]
+pub struct Listed(bindings::skb_frag_t);
+
+// SAFETY: A fragment is memory, bound to no thread.
+unsafe impl Send for Listed {}
+
+impl Listed {
+    /// Returns the size in bytes.
+    #[inline]
+    pub fn size(&self) -> u32 {
+        self.0.len
+    }
+
+    /// Returns the page, or the first of the pages, that the fragment is a piece of, and where in it it begins.
+    #[inline]
+    pub(super) fn page(&self) -> (*mut bindings::page, u32) {
+        (self.0.netmem as *mut bindings::page, self.0.offset)
+    }
+
+    /// Takes over an entry of a packet's list.
+    ///
+    /// # Safety
+    ///
+    /// The entry comes from [`into_raw`](Self::into_raw), and the owner passes on the reference.
+    #[inline]
+    pub(super) unsafe fn from_raw(entry: bindings::skb_frag_t) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self(entry)
+    }
+
+    /// Gives up the value; the reference is the caller's to pass on.
+    #[inline]
+    pub(super) fn into_raw(self) -> bindings::skb_frag_t {
+        core::mem::ManuallyDrop::new(self).0
+    }
+}
+
+impl From<Fragment> for Listed {
+    #[inline]
+    fn from(fragment: Fragment) -> Self {
+        let (page, offset) = fragment.page();
+        let len = fragment.size();
+        let _ = fragment.forget();
+
+        // INVARIANT: The reference passes to the value.
+        Self(bindings::skb_frag_t {
+            // As `page_to_netmem()`.
+            netmem: page as bindings::netmem_ref,
+            len,
+            offset,
+        })
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let (page, _) = self.page();
+
+        // SAFETY: By the type invariant `page` is valid, comes from a page pool, and one reference is owned, which is given up.
+        unsafe { put(page) };
     }
 }

@@ -37,13 +37,13 @@ pub use self::{
 
 use super::{
     buffer::{
-        Pages,
+        List,
         Room,
         RxBuffer, //
     },
     napi::Context,
     page_pool::{
-        Fragment,
+        Listed,
         PoolRef,
         Wait,
         UNIT, //
@@ -154,25 +154,25 @@ impl<'a> Buff<'a> {
         if buffer.room() == Room::Stack {
             return Self::copy(buffer, skip, head, len, program, &mut pool);
         }
-        // On an error the pages go first: their list lies in the packet's memory.
-        let (mut this, pages) = Self::wrap(buffer, skip, head, pool.rxq());
-        if let Some(pages) = pages {
-            this.append_pages(pages, len.wrapping_sub(head), program)
+        // On an error the list goes first: it lies in the packet's memory.
+        let (mut this, rest) = Self::wrap(buffer, skip, head, pool.rxq());
+        if let Some(rest) = rest {
+            this.append_list(rest, len.wrapping_sub(head), program)
                 .ok()?;
         }
         Some(this)
     }
 
-    /// Appends as many pages as `len` bytes take.
-    fn append_pages(&mut self, mut pages: Pages, mut len: u32, program: Program<'a>) -> Result {
+    /// Appends as many fragments as `len` bytes take.
+    fn append_list(&mut self, mut list: List, mut len: u32, program: Program<'a>) -> Result {
         if len > 0 && !program.takes_fragments() {
             return Err(E2BIG);
         }
         // Their list lies where the fragments are listed: an entry is read before it is written.
         while len > 0 {
-            let page = pages.next().ok_or(EINVAL)?;
-            let part = len.min(page.size());
-            self.append_fragment(page, 0, part)?;
+            let fragment = list.next().ok_or(EINVAL)?;
+            let part = len.min(fragment.size());
+            self.append_fragment(fragment, 0, part)?;
             len = len.wrapping_sub(part);
         }
         Ok(())
@@ -195,9 +195,9 @@ impl<'a> Buff<'a> {
         skip: u32,
         len: u32,
         rxq: *mut bindings::xdp_rxq_info,
-    ) -> (Self, Option<Pages>) {
+    ) -> (Self, Option<List>) {
         let headroom = buffer.headroom().wrapping_add(skip) as usize;
-        let (fragment, pages) = buffer.into_parts();
+        let (fragment, rest) = buffer.into_parts();
         let frame_sz = fragment.size();
         let start = fragment.forget().as_ptr();
         // SAFETY: The sum is at most the buffer's size.
@@ -217,11 +217,11 @@ impl<'a> Buff<'a> {
             raw,
             _poll: PhantomData,
         };
-        (this, pages)
+        (this, rest)
     }
 
     /// Copies the first `head` bytes of a buffer into a page, with room before them; what does not fit becomes a fragment. The
-    /// rest of the `len` bytes are in pages that follow.
+    /// rest of the `len` bytes are in the fragments that follow.
     #[cold]
     fn copy(
         buffer: RxBuffer,
@@ -247,10 +247,10 @@ impl<'a> Buff<'a> {
             copy.copy_from(&buffer, first, head.wrapping_sub(first))?;
             this.append(copy, head.wrapping_sub(first)).ok()?;
         }
-        // The fragment holds the list of the pages, which go first.
-        let (_fragment, pages) = buffer.into_parts();
-        if let Some(pages) = pages {
-            this.append_pages(pages, len.wrapping_sub(head), program)
+        // The first fragment holds the list of the others, which go first.
+        let (_first, rest) = buffer.into_parts();
+        if let Some(rest) = rest {
+            this.append_list(rest, len.wrapping_sub(head), program)
                 .ok()?;
         }
         Some(this)
@@ -269,11 +269,11 @@ impl<'a> Buff<'a> {
 
         let headroom = buffer.headroom();
         let (fragment, _) = buffer.into_parts();
-        self.append_fragment(fragment, headroom, len)
+        self.append_fragment(fragment.into(), headroom, len)
     }
 
     /// Appends the `len` bytes from `start` of a fragment, in which they are.
-    fn append_fragment(&mut self, fragment: Fragment, start: u32, len: u32) -> Result {
+    fn append_fragment(&mut self, fragment: Listed, start: u32, len: u32) -> Result {
         if len == 0 || self.is_gone() {
             return Err(EINVAL);
         }
@@ -294,7 +294,7 @@ impl<'a> Buff<'a> {
         if !added {
             return Err(E2BIG);
         }
-        let _ = fragment.forget();
+        let _ = fragment.into_raw();
         Ok(())
     }
 

@@ -281,6 +281,17 @@ impl<'a> Segments<'a> {
         self.push(page, offset, len)
     }
 
+    /// As [`push_in`](Self::push_in), of bytes that begin `offset` bytes after the beginning of a page.
+    #[inline]
+    pub(crate) fn push_in_page(
+        &mut self,
+        page: *mut bindings::page,
+        offset: u32,
+        len: u32,
+    ) -> Result {
+        self.push(page, offset, len)
+    }
+
     #[inline]
     fn push(&mut self, page: *mut bindings::page, offset: u32, len: u32) -> Result {
         let entry = self.list.get_mut(self.total).ok_or(EINVAL)?;

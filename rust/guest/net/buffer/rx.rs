@@ -7,6 +7,7 @@ use crate::{
     net::{
         page_pool::{
             Fragment,
+            Listed,
             TAG,
             UNIT, //
         },
@@ -25,10 +26,7 @@ use core::{
         NonNull, //
     },
 };
-use kernel::{
-    page::PAGE_SIZE,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 /// What a buffer leaves room for, before what the device writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +65,8 @@ pub trait Head {
 /// Memory for a device to write a packet, or a part of one, into.
 ///
 /// At the beginning is [`Room`], and at the end of the first fragment for what a `struct sk_buff` needs: any buffer can become a
-/// packet without a copy. Whole pages can follow; that room holds their list.
+/// packet without a copy. Other fragments can follow, all of one size, of which the device gets every byte; that room holds
+/// their list.
 ///
 /// All that is known of a buffer is one number, which is what a device's queue keeps of it, and is handed on in a register.
 ///
@@ -75,7 +74,8 @@ pub trait Head {
 ///
 /// - The number comes from [`Fragment::into_packed`], with the marks; the fragment is owned, and larger than the
 ///   [overhead](Room::overhead).
-/// - With [`PAGES`], the list has as many entries as it says, each of which is a page that is owned.
+/// - With [`LIST`], the list has as many entries as it says, each of which comes from [`Listed::into_raw`] and is owned, and all
+///   of which have the same length.
 pub struct RxBuffer(NonNull<c_void>);
 
 // SAFETY: A buffer is memory, bound to no thread.
@@ -84,15 +84,15 @@ unsafe impl Send for RxBuffer {}
 /// Marks the number of a buffer with room for a program.
 const PROGRAM: usize = TAG;
 
-/// Marks the number of a buffer with pages.
-const PAGES: usize = TAG / 2;
+/// Marks the number of a buffer with a list.
+const LIST: usize = TAG / 2;
 
 impl RxBuffer {
     /// The bytes at the end of the first fragment that the device does not get.
     pub const TAILROOM: u32 = bindings::SKB_SHINFO_SIZE;
 
-    /// The most pages that can follow the first fragment.
-    pub const MAX_PAGES: usize = MAX_FRAGS;
+    /// The most fragments that can follow the first one.
+    pub const MAX_LIST: usize = MAX_FRAGS;
 
     /// Makes a buffer of a fragment. Returns [`None`], and frees the fragment, when it is too small.
     #[inline]
@@ -129,7 +129,7 @@ impl RxBuffer {
     #[inline]
     pub(in crate::net) fn size(&self) -> u32 {
         // CAST: A fragment's size fits, see `Fragment::into_packed()`.
-        ((self.number() & (PAGES - 1)) * UNIT) as u32
+        ((self.number() & (LIST - 1)) * UNIT) as u32
     }
 
     #[inline]
@@ -157,12 +157,12 @@ impl RxBuffer {
     /// Returns how many bytes the device can write.
     #[inline]
     pub fn capacity(&self) -> u32 {
-        match self.pages() {
+        match self.listed() {
             0 => self.head_capacity(),
-            // CAST: A page is far smaller than 4 GiB.
-            pages => self
+            // A fragment is far smaller than 4 GiB, and there are few.
+            count => self
                 .head_capacity()
-                .wrapping_add(u32::from(pages).wrapping_mul(PAGE_SIZE as u32)),
+                .wrapping_add(u32::from(count).wrapping_mul(self.listed_size())),
         }
     }
 
@@ -173,7 +173,7 @@ impl RxBuffer {
         self.size().wrapping_sub(self.room().overhead())
     }
 
-    /// Returns where the list of pages is.
+    /// Returns where the list is.
     #[inline]
     fn list(&self) -> NonNull<bindings::skb_shared_info> {
         let at = self.size().wrapping_sub(Self::TAILROOM) as usize;
@@ -182,67 +182,72 @@ impl RxBuffer {
         unsafe { self.as_ptr().add(at) }.cast()
     }
 
-    /// Returns how many pages follow.
+    /// Returns how many fragments follow.
     #[inline]
-    fn pages(&self) -> u8 {
-        if self.number() & PAGES == 0 {
+    fn listed(&self) -> u8 {
+        if self.number() & LIST == 0 {
             return 0;
         }
         // SAFETY: By the type invariant there is a list.
         unsafe { (*self.list().as_ptr()).nr_frags }
     }
 
-    /// Says how many pages follow.
+    /// Returns the size of each of the fragments that follow, of which there is one at least.
+    #[inline]
+    fn listed_size(&self) -> u32 {
+        // SAFETY: The callers know that there is one.
+        let first = unsafe { entry_of(self.list(), 0) };
+
+        // SAFETY: As above.
+        unsafe { (*first.as_ptr()).len }
+    }
+
+    /// Says how many fragments follow.
     ///
     /// # Safety
     ///
-    /// So many entries of the list are pages that are owned.
-    unsafe fn set_pages(&mut self, pages: u8) {
+    /// So many entries of the list are owned, and of the same length.
+    #[inline]
+    unsafe fn set_listed(&mut self, count: u8) {
         // SAFETY: By the type invariant this is within the fragment, and not the device's.
-        unsafe { (*self.list().as_ptr()).nr_frags = pages };
+        unsafe { (*self.list().as_ptr()).nr_frags = count };
         // INVARIANT: By the safety requirements.
-        self.0 = self.0.map_addr(|number| number | PAGES);
+        self.0 = self.0.map_addr(|number| number | LIST);
     }
 
-    /// Adds a page.
+    /// Adds a fragment behind the others.
     ///
     /// # Errors
     ///
-    /// The fragment comes back when it is not just a page, or there are [too many](Self::MAX_PAGES).
-    pub fn push_page(&mut self, page: Fragment) -> core::result::Result<(), Fragment> {
-        let pages = self.pages();
-        if page.size() as usize != PAGE_SIZE || usize::from(pages) >= Self::MAX_PAGES {
-            return Err(page);
+    /// The fragment comes back when it is not as large as those before it, or there are [too many](Self::MAX_LIST).
+    #[inline]
+    pub fn push(&mut self, fragment: Listed) -> core::result::Result<(), Listed> {
+        let count = self.listed();
+        if usize::from(count) >= Self::MAX_LIST
+            || (count > 0 && fragment.size() != self.listed_size())
+        {
+            return Err(fragment);
         }
 
-        let (head, offset) = page.page();
-        let entry = bindings::skb_frag_t {
-            // SAFETY: `head` is a valid page.
-            netmem: unsafe { bindings::page_to_netmem(head) },
-            len: page.size(),
-            offset,
-        };
         // SAFETY: The list has more entries than that, and this one is nobody's.
-        unsafe { entry_of(self.list(), pages).write(entry) };
-        let _ = page.forget();
-        // SAFETY: This page is one more.
-        unsafe { self.set_pages(pages.wrapping_add(1)) };
+        unsafe { entry_of(self.list(), count).write(fragment.into_raw()) };
+        // SAFETY: This fragment is one more, as large as the others.
+        unsafe { self.set_listed(count.wrapping_add(1)) };
         Ok(())
     }
 
-    /// Takes the last page if the first `len` bytes do not reach it.
+    /// Takes the last fragment behind the first if the first `len` bytes do not reach it.
     #[inline]
-    pub fn pop_page(&mut self, len: u32) -> Option<Fragment> {
-        let last = self.pages().checked_sub(1)?;
-        // CAST: A page is far smaller than 4 GiB.
-        if self.capacity().wrapping_sub(len) < PAGE_SIZE as u32 {
+    pub fn pop(&mut self, len: u32) -> Option<Listed> {
+        let last = self.listed().checked_sub(1)?;
+        if self.capacity().wrapping_sub(len) < self.listed_size() {
             return None;
         }
 
         // SAFETY: Those before it are owned.
-        unsafe { self.set_pages(last) };
+        unsafe { self.set_listed(last) };
         // SAFETY: It was owned until now.
-        unsafe { page_at(self.list(), last) }
+        Some(unsafe { listed_at(self.list(), last) })
     }
 
     /// Copies `len` bytes from elsewhere to where the device would write.
@@ -273,19 +278,19 @@ impl RxBuffer {
         Some(())
     }
 
-    /// Returns the first fragment, and the pages that follow. Their list lies in that fragment.
+    /// Returns the first fragment, and those that follow. Their list lies in that fragment.
     #[inline]
-    pub(in crate::net) fn into_parts(self) -> (Fragment, Option<Pages>) {
+    pub(in crate::net) fn into_parts(self) -> (Fragment, Option<List>) {
         let this = ManuallyDrop::new(self);
-        let count = this.pages();
+        let count = this.listed();
         let list = this.list();
-        let packed = this.number() & !(PROGRAM | PAGES);
+        let packed = this.number() & !(PROGRAM | LIST);
 
         // SAFETY: By the type invariant this comes from a fragment, which is the caller's now.
         let fragment = unsafe { Fragment::from_packed(packed) };
-        let pages = if count > 0 {
-            // INVARIANT: By the type invariant these pages are owned, now by this value.
-            Some(Pages {
+        let rest = if count > 0 {
+            // INVARIANT: By the type invariant these are owned, now by this value.
+            Some(List {
                 list,
                 next: 0,
                 count,
@@ -293,7 +298,7 @@ impl RxBuffer {
         } else {
             None
         };
-        (fragment, pages)
+        (fragment, rest)
     }
 }
 
@@ -323,8 +328,8 @@ impl Drop for RxBuffer {
         // SAFETY: The value is not used any more.
         let this = unsafe { core::ptr::read(self) };
 
-        // The pages go first: their list lies in the fragment.
-        let (_fragment, _pages) = this.into_parts();
+        // The list goes first: it lies in the fragment.
+        let (_fragment, _list) = this.into_parts();
     }
 }
 
@@ -336,7 +341,7 @@ const fn max(a: u32, b: u32) -> u32 {
     }
 }
 
-/// Returns an entry of a list of pages.
+/// Returns an entry of a list.
 ///
 /// # Safety
 ///
@@ -353,41 +358,40 @@ unsafe fn entry_of(
     unsafe { NonNull::new_unchecked(first.cast()).add(usize::from(index)) }
 }
 
-/// Returns the page that an entry of a list describes.
+/// Returns the fragment that an entry of a list describes.
 ///
 /// # Safety
 ///
-/// `list` is valid, the entry is one that [`RxBuffer::push_page`] has written, and its page the caller's from now on.
+/// `list` is valid, the entry is one that [`RxBuffer::push`] has written, and its fragment the caller's from now on.
 #[inline]
-unsafe fn page_at(list: NonNull<bindings::skb_shared_info>, index: u8) -> Option<Fragment> {
+unsafe fn listed_at(list: NonNull<bindings::skb_shared_info>, index: u8) -> Listed {
     // SAFETY: By the safety requirements.
     let entry = unsafe { entry_of(list, index) };
     // SAFETY: As above.
-    let at = NonNull::new(unsafe { bindings::skb_frag_address(entry.as_ptr()) })?;
+    let entry = unsafe { entry.read() };
 
-    // CAST: A page is far smaller than 4 GiB.
-    // SAFETY: As above: it is a whole page.
-    Some(unsafe { Fragment::from_raw(at.cast(), PAGE_SIZE as u32) })
+    // SAFETY: As above.
+    unsafe { Listed::from_raw(entry) }
 }
 
-/// Pages that followed the first fragment of a buffer.
+/// The fragments that followed the first one of a buffer.
 ///
 /// # Invariants
 ///
 /// - `list` is valid, and nobody writes to those of its entries that are owned.
-/// - The entries from `next` to `count` describe pages that this value owns.
-pub(in crate::net) struct Pages {
+/// - The entries from `next` to `count` describe fragments that this value owns.
+pub(in crate::net) struct List {
     list: NonNull<bindings::skb_shared_info>,
     next: u8,
     count: u8,
 }
 
-impl Iterator for Pages {
-    type Item = Fragment;
+impl Iterator for List {
+    type Item = Listed;
 
-    /// Returns the next page, from the first on.
+    /// Returns the next fragment, from the first on.
     #[inline]
-    fn next(&mut self) -> Option<Fragment> {
+    fn next(&mut self) -> Option<Listed> {
         if self.next >= self.count {
             return None;
         }
@@ -396,11 +400,11 @@ impl Iterator for Pages {
         // INVARIANT: The entry is given out here.
         self.next = index.wrapping_add(1);
         // SAFETY: It was owned until now.
-        unsafe { page_at(self.list, index) }
+        Some(unsafe { listed_at(self.list, index) })
     }
 }
 
-impl Drop for Pages {
+impl Drop for List {
     fn drop(&mut self) {
         while self.next().is_some() {}
     }
@@ -408,7 +412,7 @@ impl Drop for Pages {
 
 // SAFETY:
 // - The number has the fragment's address in it, which is unique while it lives, and is never null.
-// - The fragment owns its memory, as the list does the pages, and the value is not there while it is in flight.
+// - The fragment owns its memory, as the list does what it lists, and the value is not there while it is in flight.
 // - `capacity()` is the sum of the segments' lengths.
 unsafe impl Buffer for RxBuffer {
     #[inline]
@@ -426,13 +430,12 @@ unsafe impl Buffer for RxBuffer {
     #[inline]
     fn segments(&self, list: &mut Segments<'_>) -> Result {
         list.push_in(self.data(), self.head_capacity())?;
-        for index in 0..self.pages() {
+        for index in 0..self.listed() {
             // SAFETY: By the type invariant there are so many.
             let entry = unsafe { entry_of(self.list(), index) };
             // SAFETY: As above.
-            let at = unsafe { bindings::skb_frag_address(entry.as_ptr()) };
-            // CAST: A page is far smaller than 4 GiB.
-            list.push_in(NonNull::new(at.cast()).ok_or(EINVAL)?, PAGE_SIZE as u32)?;
+            let entry = unsafe { entry.read() };
+            list.push_in_page(entry.netmem as *mut bindings::page, entry.offset, entry.len)?;
         }
         Ok(())
     }

@@ -14,11 +14,11 @@ use crate::{
     bindings,
     net::{
         buffer::{
-            Pages,
+            List,
             RxBuffer, //
         },
         napi::Context,
-        page_pool::Fragment,
+        page_pool::Listed,
         xdp::Buff, //
     }, //
 };
@@ -71,8 +71,8 @@ impl RxSkBuff {
         }
 
         let headroom = buffer.headroom();
-        // On an error the pages go first: their list lies in the fragment.
-        let (fragment, pages) = buffer.into_parts();
+        // On an error the list goes first: it lies in the fragment.
+        let (fragment, rest) = buffer.into_parts();
         // SAFETY: The fragment is valid memory of this size, with room for the shared info at its end, see `RxBuffer`; the
         // poll that `_cx` stands for runs in softirq context.
         let skb =
@@ -105,24 +105,23 @@ impl RxSkBuff {
         }
         raw.len = data_len;
         this.mark_for_recycle(skb.as_ptr());
-        if let Some(pages) = pages {
-            this.append_pages(pages, len.wrapping_sub(head_len));
+        if let Some(rest) = rest {
+            this.append_list(rest, len.wrapping_sub(head_len));
         }
         Some(this)
     }
 
-    /// Appends as many pages as `len` bytes take, to a packet that has only a linear part. Their list lies where the packet
-    /// lists its own, from the first on.
-    fn append_pages(&mut self, mut pages: Pages, mut len: u32) {
+    /// Appends as many fragments as `len` bytes take, to a packet that has only a linear part. Their list lies where the packet
+    /// has its own, from the first on.
+    fn append_list(&mut self, mut list: List, mut len: u32) {
         let mut index = 0;
 
         while len > 0 {
-            let Some(page) = pages.next() else {
+            let Some(fragment) = list.next() else {
                 return;
             };
-            let size = page.size();
-            let part = len.min(size);
-            self.add_frag(index, page, 0, part);
+            let part = len.min(fragment.size());
+            self.add_frag(index, fragment, 0, part);
             index += 1;
             len = len.wrapping_sub(part);
         }
@@ -130,10 +129,10 @@ impl RxSkBuff {
 
     /// Appends `len` bytes of a fragment, from `start` on, to the last packet of the list, whose slot `index` is the first that
     /// is free.
-    fn add_frag(&mut self, index: usize, fragment: Fragment, start: u32, len: u32) {
+    fn add_frag(&mut self, index: usize, fragment: Listed, start: u32, len: u32) {
         let size = fragment.size();
         let (page, offset) = fragment.page();
-        let _ = fragment.forget();
+        let _ = fragment.into_raw();
 
         // SAFETY: By the type invariant `tail` is valid, and has this free slot; the page's reference passes to the packet.
         unsafe {
@@ -198,7 +197,7 @@ impl RxSkBuff {
         let headroom = buffer.headroom();
         let (fragment, _) = buffer.into_parts();
         let size = fragment.size();
-        self.add_frag(index, fragment, headroom, len);
+        self.add_frag(index, fragment.into(), headroom, len);
 
         if self.tail != self.head.as_ptr() {
             // SAFETY: By the type invariant the packet is valid and nobody else has it.

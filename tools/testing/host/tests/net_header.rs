@@ -310,21 +310,23 @@ proptest! {
     fn a_single_buffer_holds_what_it_is_made_for(
         len in 0u32..200_000,
         page in prop_oneof![Just(4096u32), Just(16_384), Just(65_536)],
+        order in 0u32..4,
         more in 0u32..512,
     ) {
         let stack = Memory { page, ..MEMORY };
         let program = Memory { overhead: stack.overhead + more, ..stack };
-        let single = Single::new(len, stack, program);
+        let size = page << order;
+        let single = Single::new(len, stack, program, size);
 
         for (units, memory) in [(single.stack, stack), (single.program, program)] {
             let first = units * memory.unit;
             prop_assert!(first <= page);
-            prop_assert!(first - memory.overhead + single.pages * page >= len);
+            prop_assert!(first - memory.overhead + single.more * size >= len);
         }
         prop_assert!(single.capacity(stack) >= len);
-        if single.pages > 0 {
-            // Not one page too many.
-            prop_assert!(page - program.overhead + (single.pages - 1) * page < len);
+        if single.more > 0 {
+            // Not one too many.
+            prop_assert!(page - program.overhead + (single.more - 1) * size < len);
         } else {
             prop_assert!(single.stack * stack.unit < len + stack.overhead + stack.unit);
         }
