@@ -8,6 +8,12 @@ __rust_helper void *rust_helper_page_pool_alloc_va(struct page_pool *pool, unsig
 	return page_pool_alloc_va(pool, size, gfp);
 }
 
+__rust_helper void rust_helper_page_pool_free_va(struct page_pool *pool, void *va,
+						 bool allow_direct)
+{
+	page_pool_free_va(pool, va, allow_direct);
+}
+
 __rust_helper void rust_helper_page_pool_put_full_page(struct page_pool *pool, struct page *page,
 						       bool allow_direct)
 {

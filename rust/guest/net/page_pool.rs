@@ -149,6 +149,11 @@ impl<'a> PoolRef<'a> {
         &mut *self.0.rxq
     }
 
+    #[inline]
+    pub(super) fn as_ptr(&self) -> NonNull<bindings::page_pool> {
+        self.0.pool
+    }
+
     /// Allocates a fragment of at least `units` times [`UNIT`] bytes. Returns [`None`] when there is no memory, or the size is
     /// zero or more than a page of the pool.
     ///

@@ -126,8 +126,10 @@ pub enum Verdict {
 /// - `raw` describes memory of the page pool of the instance that is being polled, which the value owns; or its `data` is null,
 ///   and the packet has gone elsewhere.
 /// - The linear part holds at least an Ethernet header, and has room for the shared info behind it.
+/// - `pool` is that page pool.
 pub struct Buff<'a> {
     raw: bindings::xdp_buff,
+    pool: NonNull<bindings::page_pool>,
     _poll: PhantomData<&'a NotThreadSafe>,
 }
 
@@ -155,7 +157,7 @@ impl<'a> Buff<'a> {
             return Self::copy(buffer, skip, head, len, program, &mut pool);
         }
         // On an error the list goes first: it lies in the packet's memory.
-        let (mut this, rest) = Self::wrap(buffer, skip, head, pool.rxq());
+        let (mut this, rest) = Self::wrap(buffer, skip, head, &mut pool);
         if let Some(rest) = rest {
             this.append_list(rest, len.wrapping_sub(head), program)
                 .ok()?;
@@ -185,17 +187,12 @@ impl<'a> Buff<'a> {
             return None;
         }
 
-        Some(Self::wrap(buffer, 0, len, cx.pool()?.rxq()).0)
+        Some(Self::wrap(buffer, 0, len, &mut cx.pool()?).0)
     }
 
     /// Makes a packet of the bytes from `skip` to `len` of a buffer's first fragment, which there are.
     #[inline]
-    fn wrap(
-        buffer: RxBuffer,
-        skip: u32,
-        len: u32,
-        rxq: *mut bindings::xdp_rxq_info,
-    ) -> (Self, Option<List>) {
+    fn wrap(buffer: RxBuffer, skip: u32, len: u32, pool: &mut PoolRef<'_>) -> (Self, Option<List>) {
         let headroom = buffer.headroom().wrapping_add(skip) as usize;
         let (fragment, rest) = buffer.into_parts();
         let frame_sz = fragment.size();
@@ -210,11 +207,12 @@ impl<'a> Buff<'a> {
         raw.data = data.cast();
         raw.data_meta = data.cast();
         raw.data_end = end.cast();
-        raw.rxq = rxq;
+        raw.rxq = pool.rxq();
         raw.__bindgen_anon_1.__bindgen_anon_1.frame_sz = frame_sz;
         // INVARIANT: The fragment is a pool's; its owner is the value now. The callers have checked the lengths.
         let this = Self {
             raw,
+            pool: pool.as_ptr(),
             _poll: PhantomData,
         };
         (this, rest)
@@ -237,7 +235,7 @@ impl<'a> Buff<'a> {
         let mut copy = RxBuffer::new(pool.alloc(PAGE, Wait::No)?, Room::Program)?;
         let first = head.min(copy.head_capacity());
         copy.copy_from(&buffer, 0, first)?;
-        let (mut this, _) = Self::wrap(copy, skip, first, pool.rxq());
+        let (mut this, _) = Self::wrap(copy, skip, first, pool);
 
         if first < head {
             if !program.takes_fragments() {
@@ -417,8 +415,15 @@ impl Drop for Buff<'_> {
         if self.is_gone() {
             return;
         }
-        // SAFETY: By the type invariant the memory is owned, and of the pool of the instance that is being polled.
-        unsafe { bindings::xdp_return_buff(&mut self.raw) };
+        if self.fragments().is_some() {
+            // SAFETY: By the type invariant the memory is owned, and of the pool of the instance that is being polled.
+            return unsafe { bindings::xdp_return_buff(&mut self.raw) };
+        }
+
+        // The usual case, with nothing that has to be found out.
+        let start = self.raw.data_hard_start;
+        // SAFETY: As above: the poll may give it back without a lock.
+        unsafe { bindings::page_pool_free_va(self.pool.as_ptr(), start, true) };
     }
 }
 
