@@ -20,8 +20,8 @@
 //! impl CharDevice for Reader {
 //!     type Shared = Log;
 //!
-//!     fn open(log: Arc<Log>) -> Result<Self> {
-//!         Ok(Reader { log, next: Atomic::new(0) })
+//!     fn open(log: Arc<Log>) -> Result<Pin<KBox<Self>>> {
+//!         Ok(KBox::pin(Reader { log, next: Atomic::new(0) }, GFP_KERNEL)?)
 //!     }
 //!
 //!     fn read(&self, file: &File, to: &mut UserSliceWriter) -> Result<usize> {
@@ -45,7 +45,10 @@ use crate::bindings;
 use core::marker::PhantomData;
 
 use kernel::{
-    error::to_result,
+    error::{
+        to_result,
+        VTABLE_DEFAULT_ERROR, //
+    },
     fs::{
         file::flags::O_NONBLOCK,
         File, //
@@ -84,8 +87,8 @@ pub trait CharDevice: Sized + Send + Sync + 'static {
     /// What all open files share.
     type Shared: Send + Sync + 'static;
 
-    /// A file is opened.
-    fn open(shared: Arc<Self::Shared>) -> Result<Self>;
+    /// A file is opened. No other device is opened meanwhile, so this is to be short.
+    fn open(shared: Arc<Self::Shared>) -> Result<Pin<KBox<Self>>>;
 
     /// A file is read: writes to `to`, which has room for something, and returns how many bytes. Called by several threads at
     /// once if they share the file.
@@ -94,10 +97,15 @@ pub trait CharDevice: Sized + Send + Sync + 'static {
     ///
     /// [`EAGAIN`] if there is nothing to read and the file [is not to wait](is_nonblocking); `ERESTARTSYS` if a signal ended
     /// the wait.
-    fn read(&self, file: &File, to: &mut UserSliceWriter) -> Result<usize>;
+    fn read(&self, _file: &File, _to: &mut UserSliceWriter) -> Result<usize> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
-    /// A file is polled: registers with `table` whatever announces that the answer changes, and gives the answer for now.
-    fn poll(&self, file: &File, table: &PollTable<'_>) -> Events;
+    /// A file is polled: registers with `table` whatever announces that the answer changes, and gives the answer for now. Without
+    /// this a file is always ready for everything.
+    fn poll(&self, _file: &File, _table: &PollTable<'_>) -> Events {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 }
 
 /// Returns whether reading from `file` is not to wait.
@@ -170,8 +178,8 @@ impl<T: CharDevice> Operations<T> {
         owner: this_module::<T::OwnerModule>().as_ptr(),
         open: Some(Self::open),
         release: Some(Self::release),
-        read: Some(Self::read),
-        poll: Some(Self::poll),
+        read: if T::HAS_READ { Some(Self::read) } else { None },
+        poll: if T::HAS_POLL { Some(Self::poll) } else { None },
         ..pin_init::zeroed()
     };
 
@@ -194,7 +202,7 @@ impl<T: CharDevice> Operations<T> {
         // SAFETY: `inode` and `file` are those of a file being opened.
         unsafe { bindings::stream_open(inode, file) };
 
-        match T::open(shared.clone()).and_then(|this| Ok(KBox::new(this, GFP_KERNEL)?)) {
+        match T::open(shared.clone()) {
             Ok(this) => {
                 // SAFETY: As above.
                 unsafe { (*file).private_data = this.into_foreign() };
@@ -212,7 +220,7 @@ impl<T: CharDevice> Operations<T> {
         file: *mut kernel::bindings::file,
     ) -> c_int {
         // SAFETY: `open` set the private data, and nobody else uses the file any more.
-        drop(unsafe { KBox::<T>::from_foreign((*file).private_data) });
+        drop(unsafe { Pin::<KBox<T>>::from_foreign((*file).private_data) });
         0
     }
 
@@ -229,7 +237,7 @@ impl<T: CharDevice> Operations<T> {
             return 0;
         }
         // SAFETY: `open` set the private data, which stays until `release`.
-        let this = unsafe { KBox::<T>::borrow((*file).private_data) };
+        let this = unsafe { Pin::<KBox<T>>::borrow((*file).private_data) };
         // SAFETY: The file is valid, and a stream has no position that could be in use.
         let file = unsafe { File::from_raw_file(file) };
         let mut to = UserSlice::new(UserPtr::from_ptr(buf.cast()), len).writer();
@@ -249,7 +257,7 @@ impl<T: CharDevice> Operations<T> {
         table: *mut kernel::bindings::poll_table_struct,
     ) -> bindings::__poll_t {
         // SAFETY: `open` set the private data, which stays until `release`.
-        let this = unsafe { KBox::<T>::borrow((*file).private_data) };
+        let this = unsafe { Pin::<KBox<T>>::borrow((*file).private_data) };
         // SAFETY: The file is valid, and a stream has no position that could be in use.
         let file = unsafe { File::from_raw_file(file) };
         // SAFETY: The kernel passes null or a table that is valid during the call.

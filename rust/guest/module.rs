@@ -52,7 +52,7 @@ const MAX_ENTRIES: usize = 1 << 14;
 /// Most levels that the tree is believed to have.
 const MAX_DEPTH: usize = 64;
 /// Bytes of the longest name, with its NUL.
-const NAME_LEN: usize = 64 - size_of::<usize>();
+pub const NAME_LEN: usize = 64 - size_of::<usize>();
 
 /// Kinds of memory that a module has its code in.
 const TEXTS: [bindings::mod_mem_type; 2] = [

@@ -19,6 +19,8 @@
 //! one of both is in the list at any time, but neither all the time. An idle task is on no list; it is recognised by the run
 //! queue's own pointer to it, on that CPU only.
 
+use crate::sort::sort;
+
 /// What the run queue view knows of one task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
@@ -94,7 +96,7 @@ impl<'a> Search<'a> {
             entry.task_met = false;
             entry.suspected = false;
         }
-        sort(entries);
+        sort(entries, Entry::precedes);
 
         Search { entries }
     }
@@ -160,38 +162,5 @@ impl<'a> Search<'a> {
                 });
             }
         }
-    }
-}
-
-/// Sorts entries in place, so that each [precedes](Entry::precedes) the next one.
-///
-/// Heapsort: it needs no memory, and its time is bounded whatever the order that an attacker gives the entries. That of `core` has
-/// ways out that panic, which the kernel's `objtool` does not know.
-fn sort(entries: &mut [Entry]) {
-    for root in (0..entries.len() / 2).rev() {
-        sift_down(entries, root);
-    }
-    let mut heap = entries;
-    while let Some(last) = heap.len().checked_sub(1) {
-        heap.swap(0, last);
-        heap = heap.split_at_mut(last).0;
-        sift_down(heap, 0);
-    }
-}
-
-/// Moves the entry at `root` down until none below it comes after it.
-fn sift_down(heap: &mut [Entry], mut root: usize) {
-    loop {
-        let left = 2 * root + 1;
-        let child = match (heap.get(left), heap.get(left + 1)) {
-            (Some(one), Some(other)) if one.precedes(other) => left + 1,
-            _ => left,
-        };
-
-        match (heap.get(root), heap.get(child)) {
-            (Some(entry), Some(below)) if entry.precedes(below) => heap.swap(root, child),
-            _ => return,
-        }
-        root = child;
     }
 }

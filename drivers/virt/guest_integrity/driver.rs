@@ -16,6 +16,7 @@ use crate::{
         Scanner,
         Watching, //
     },
+    snapshot::Snapshot,
     uplink::{
         Redial,
         Uplink, //
@@ -45,6 +46,7 @@ use kernel::{
 /// The module. Fields are dropped in this order: first all ways by which a scan could begin, then what scans need.
 pub(crate) struct Checker {
     _device: Pin<KBox<Registration<Reader>>>,
+    _snapshot: Pin<KBox<Registration<Snapshot>>>,
     _debugfs: Pin<KBox<Scope<Arc<Scanner>>>>,
     _interval: Watched<u32>,
     _port: Watched<u32>,
@@ -105,6 +107,10 @@ impl kernel::Module for Checker {
             _debugfs: KBox::pin_init(debugfs::directory(scanner.clone()), GFP_KERNEL)?,
             _device: KBox::pin_init(
                 Registration::new(c"guest_integrity", 0o400, log),
+                GFP_KERNEL,
+            )?,
+            _snapshot: KBox::pin_init(
+                Registration::new(c"guest_integrity_snapshot", 0o400, scanner.clone()),
                 GFP_KERNEL,
             )?,
             _periodic: periodic,

@@ -11,6 +11,7 @@
 //! - `loaded`: the modules that came and have not gone.
 //! - `witness`: what views say; `decide`: the rule, on recorded views; `departed`: who goes on running after he has exited;
 //!   `look`: one scan, from the views to what was found.
+//! - `snapshot`: all that views see, as a document.
 //! - `scan`: when scans are made, and by whom; `coverage`: what one has looked at.
 //! - `finding`: what was found, and what of it is new; `report`: where it goes; `record`: its text;
 //!   `uplink`: the way to the host.
@@ -37,6 +38,8 @@ mod params;
 mod record;
 mod report;
 mod scan;
+mod snapshot;
+mod sort;
 mod uplink;
 mod views;
 mod witness;

@@ -22,8 +22,8 @@ use crate::{
         Weight,
         Who, //
     },
-    params,
     views::{
+        views,
         Sources,
         View,
         VIEWS, //
@@ -104,16 +104,6 @@ impl Unlisted {
             Unlisted::Thread => "thread_unlisted",
         }
     }
-}
-
-/// The views that are taken, with their places in the table.
-fn views() -> impl Iterator<Item = (usize, &'static View)> {
-    const TABLE: &[View] = &VIEWS;
-
-    TABLE
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| params::views.has(*i))
 }
 
 impl Look {

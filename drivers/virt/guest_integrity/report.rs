@@ -306,13 +306,14 @@ pub(crate) struct Reader {
 impl CharDevice for Reader {
     type Shared = Log;
 
-    fn open(log: Arc<Log>) -> Result<Self> {
+    fn open(log: Arc<Log>) -> Result<Pin<KBox<Self>>> {
         let first = log.records.lock().first();
-
-        Ok(Reader {
+        let reader = Reader {
             log,
             next: Atomic::new(first),
-        })
+        };
+
+        Ok(KBox::pin(reader, GFP_KERNEL)?)
     }
 
     fn read(&self, file: &File, to: &mut UserSliceWriter) -> Result<usize> {

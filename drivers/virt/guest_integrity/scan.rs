@@ -251,6 +251,16 @@ impl Scanner {
         &self.counts
     }
 
+    /// Where scans take their views from.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// The views that the last scan could not take, a bit each.
+    pub(crate) fn uncovered(&self) -> u32 {
+        self.flight.lock().last.coverage.uncovered
+    }
+
     /// The suspects of the probe.
     pub(crate) fn suspects(&self) -> &Suspects {
         &self.sources.suspects

@@ -6,6 +6,7 @@
 //!
 //! - it names tasks that must be on the lists ([`View::collect`], [`View::witness`]); the rule of `decide` says which of them are
 //!   hidden;
+//! - it shows numbers of processes without naming tasks ([`View::shows`]);
 //! - it finds fault with a task that is on the lists ([`View::check`]). One look may come while the kernel changes the task; what
 //!   is still so at each of [`View::LOOKS`] looks, each a grace period of RCU after the one before, is reported. Whatever
 //!   the kernel changes under `tasklist_lock` has interrupts off, which a grace period waits for; so a view says why an honest task
@@ -13,8 +14,8 @@
 
 mod disguise;
 mod family;
-mod hooks;
-mod modules;
+pub(crate) mod hooks;
+pub(crate) mod modules;
 mod pid;
 mod proc;
 mod runqueue;
@@ -24,6 +25,7 @@ use crate::{
     departed::Departed,
     finding::Found,
     loaded::Loaded,
+    params,
     witness::Witnesses, //
 };
 
@@ -55,6 +57,10 @@ pub(crate) struct View {
     pub(crate) collect: Option<Collect>,
     /// Does the same right before that, within the RCU read-side critical section in which the lists are read.
     pub(crate) witness: Option<fn(&rcu::Guard, &mut Witnesses)>,
+    /// What it [collects](View::collect) is there to be taken once, by a scan.
+    pub(crate) once: bool,
+    /// Returns the numbers of the processes that it shows, in any order, if it can be taken. For a snapshot. May sleep.
+    pub(crate) shows: Option<fn() -> Option<KVVec<i32>>>,
     /// Says what is wrong with a task on the lists.
     pub(crate) check: Option<Check>,
     /// Looks at something else than the lists, and adds what is wrong to what was found, as from the view at that place. May
@@ -73,6 +79,8 @@ impl View {
         View {
             name,
             collect: None,
+            once: false,
+            shows: None,
             witness: None,
             check: None,
             autopsy: None,
@@ -112,3 +120,13 @@ pub(crate) const NAMES: [&str; VIEWS.len()] = {
     }
     names
 };
+
+/// The views that are taken, with their places in the table.
+pub(crate) fn views() -> impl Iterator<Item = (usize, &'static View)> {
+    const TABLE: &[View] = &VIEWS;
+
+    TABLE
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| params::views.has(*i))
+}

@@ -10,7 +10,10 @@ use crate::{
 
 use guest::sched::{
     peek::Peek,
-    rq::QueuedTasks,
+    rq::{
+        Queue,
+        QueuedTasks, //
+    },
     SignalId,
     TaskExt,
     TaskId, //
@@ -33,7 +36,7 @@ pub(crate) struct Witness {
     /// The CPU that the view saw it on, if it did.
     pub(crate) cpu: Option<u32>,
     /// The run queue of a CPU names it as its idle task.
-    idle: bool,
+    pub(crate) idle: bool,
     held: Held,
 }
 
@@ -175,9 +178,27 @@ impl Witnesses {
         )
     }
 
+    /// How many there was no room for.
+    pub(crate) fn missing(&self) -> usize {
+        self.more
+    }
+
     /// Returns whether there was room for all.
     pub(crate) fn are_all(&self) -> bool {
         self.more == 0
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Witness> {
+        self.list.iter()
+    }
+
+    /// Where on a run queue `witness` was found, if it was found there.
+    pub(crate) fn queue(&self, witness: &Witness) -> Option<Queue> {
+        match witness.held {
+            Held::Queued(i) => self.queued.get(i).map(|queued| queued.queue),
+            _ => None,
+        }
     }
 
     /// The one at place `i`.

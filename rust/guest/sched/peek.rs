@@ -111,6 +111,15 @@ impl<'rcu> Peek<'rcu> {
         field!(half, self, __state).is_none_or(|state| state & bindings::TASK_NEW != 0)
     }
 
+    /// Its `__state`, `flags` and `exit_state`, as the kernel's headers number them.
+    pub fn raw_states(self) -> (u32, u32, u32) {
+        (
+            field!(half, self, __state).unwrap_or(0),
+            field!(half, self, flags).unwrap_or(0),
+            field!(half, self, exit_state).unwrap_or(0),
+        )
+    }
+
     /// Returns whether it has memory of its own, as one that has exited has not.
     pub fn has_memory(self) -> bool {
         // The kernel takes the memory before it stores the exit state; who has seen the latter sees the former.

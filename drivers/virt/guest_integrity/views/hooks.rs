@@ -19,7 +19,10 @@ use crate::{
         Subject,
         Weight, //
     },
-    record::Line, //
+    record::{
+        Line,
+        NAME_LEN, //
+    },
 };
 
 use guest::{
@@ -44,7 +47,7 @@ use kernel::{
 };
 
 /// The directories whose operations are looked at: the one of all processes, and those of the first one.
-const DIRECTORIES: [&CStr; 3] = [c"/proc", c"/proc/1", c"/proc/1/task"];
+pub(crate) const DIRECTORIES: [&CStr; 3] = [c"/proc", c"/proc/1", c"/proc/1/task"];
 
 pub(super) const VIEW: View = View {
     examine: Some(examine),
@@ -58,19 +61,26 @@ fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<boo
     Ok(functions && directories)
 }
 
+/// Returns the symbol that a function which begins in this way leads to, or [`None`] if it is as the kernel has made it.
+pub(crate) fn target<const N: usize>(entry: Entry) -> Option<Line<N>> {
+    match entry {
+        Entry::Plain => None,
+        Entry::Breakpoint => Some(Line::escaped(b"breakpoint")),
+        Entry::Redirected(address) => Some(name(&Symbol::of(address))),
+    }
+}
+
 /// Looks at how the functions begin. Returns whether it could.
 fn examine_functions(found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
     let mut all = true;
 
     for function in FUNCTIONS {
-        let target = match function.entry() {
-            Some(Entry::Plain) => continue,
-            Some(Entry::Breakpoint) => Line::escaped(b"breakpoint"),
-            Some(Entry::Redirected(address)) => name(&Symbol::of(address)),
-            None => {
-                all = false;
-                continue;
-            }
+        let Some(entry) = function.entry() else {
+            all = false;
+            continue;
+        };
+        let Some(target) = target(entry) else {
+            continue;
         };
         const REASON: &str = "entry_patched";
         let one = Found {
@@ -90,34 +100,54 @@ fn examine_functions(found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocEr
     Ok(all)
 }
 
+/// What of the operations of a directory is not the kernel's own.
+pub(crate) struct Replaced {
+    table: &'static str,
+    address: usize,
+    /// The symbol that it leads to.
+    pub(crate) target: Line<NAME_LEN>,
+}
+
+/// Returns what of the operations of the directory at `path` is not the kernel's own, or [`None`] if it cannot be told.
+pub(crate) fn replaced(path: &CStr) -> Option<Option<Replaced>> {
+    let directory = Directory::open(path).ok()?;
+
+    if directory.magic() != PROC_SUPER_MAGIC {
+        return None;
+    }
+    let replaced = directory.operations().find_map(|(table, address)| {
+        let symbol = Symbol::of(address);
+
+        (symbol.place() != Place::Kernel).then(|| Replaced {
+            table,
+            address,
+            target: name(&symbol),
+        })
+    });
+    Some(replaced)
+}
+
 /// Looks at the operations of the directories. Returns whether it could.
 fn examine_directories(found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
     let mut all = true;
 
     for (i, path) in DIRECTORIES.into_iter().enumerate() {
-        let directory = match Directory::open(path) {
-            Ok(directory) if directory.magic() == PROC_SUPER_MAGIC => directory,
-            _ => {
-                all = false;
-                continue;
-            }
+        let Some(replaced) = replaced(path) else {
+            all = false;
+            continue;
         };
-        let foreign = directory.operations().find_map(|(table, address)| {
-            let symbol = Symbol::of(address);
-            (symbol.place() != Place::Kernel).then_some((table, address, symbol))
-        });
-        let Some((table, address, symbol)) = foreign else {
+        let Some(replaced) = replaced else {
             continue;
         };
         let one = Found {
-            key: Key::of_object(table, i, address),
+            key: Key::of_object(replaced.table, i, replaced.address),
             view,
-            reason: table,
+            reason: replaced.table,
             weight: Weight::Finding,
             subject: Subject::Object(Object {
                 kind: "file",
                 name: Line::escaped(path.to_bytes()),
-                target: name(&symbol),
+                target: replaced.target,
             }),
             held: None,
         };

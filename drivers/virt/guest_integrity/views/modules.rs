@@ -56,7 +56,7 @@ fn check(_guard: &rcu::Guard, sources: &Sources, task: Peek<'_>) -> Option<&'sta
 
 /// What each place has.
 #[derive(Default)]
-struct Places {
+pub(crate) struct Places {
     /// The list, and of that those in use, before the other places were read.
     before: KVVec<ModuleId>,
     set: KVVec<ModuleId>,
@@ -65,7 +65,12 @@ struct Places {
     after: KVVec<ModuleId>,
 }
 
-fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+/// Reads all places, and calls `f` with those and with the modules that the kernel has told of. Returns [`None`] if they cannot be
+/// read.
+pub(crate) fn look<R>(
+    sources: &Sources,
+    f: impl FnOnce(&rcu::Guard, &[ModuleId], &Places) -> R,
+) -> Result<Option<R>, AllocError> {
     let live = sources.loaded.lock();
     let mut places = Places::default();
     let mut room = live.len() + 64;
@@ -80,20 +85,25 @@ fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool
             place.clear();
             place.reserve(room, GFP_KERNEL)?;
         }
-        // A module may be wrong in several places.
-        found.reserve(64, GFP_KERNEL)?;
 
         let guard = rcu::read_lock();
         match places.read(sources, &guard) {
-            Ok(false) => return Ok(false),
-            Ok(true) => {
-                places.compare(&guard, &live, found, view);
-                return Ok(true);
-            }
+            Ok(false) => return Ok(None),
+            Ok(true) => return Ok(Some(f(&guard, &live, &places))),
             Err(AllocError) => room *= 2,
         }
     }
-    Ok(false)
+    Ok(None)
+}
+
+fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+    // A module may be wrong in several places.
+    found.reserve(64, GFP_KERNEL)?;
+
+    let looked = look(sources, |guard, live, places| {
+        places.compare(guard, live, found, view);
+    })?;
+    Ok(looked.is_some())
 }
 
 impl Places {
@@ -120,6 +130,11 @@ impl Places {
             return Err(AllocError);
         }
         Ok(all)
+    }
+
+    /// The modules on the list, in the set and in the tree.
+    pub(crate) fn each(&self) -> [&[ModuleId]; 3] {
+        [&self.after, &self.set, &self.tree]
     }
 
     /// Adds each module that a place lacks, once.

@@ -40,6 +40,7 @@ const ATTEMPTS: u32 = 8;
 
 pub(super) const VIEW: View = View {
     examine: Some(examine),
+    shows: Some(listing),
     ..View::named("proc")
 };
 

@@ -19,6 +19,7 @@ use kernel::{
 
 pub(super) const VIEW: View = View {
     collect: Some(collect),
+    once: true,
     ..View::named("switch")
 };
 

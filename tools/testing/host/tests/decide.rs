@@ -17,6 +17,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 #[path = "../../../../drivers/virt/guest_integrity/decide.rs"]
 mod decide;
+#[path = "../../../../drivers/virt/guest_integrity/sort.rs"]
+mod sort;
 
 use decide::{Entry, Search, Suspect, Unlisted};
 

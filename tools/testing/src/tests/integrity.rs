@@ -7,6 +7,7 @@ mod interfaces;
 mod links;
 mod lists;
 mod modules;
+mod snapshot;
 pub mod storm;
 mod switch;
 mod uplink;
@@ -112,6 +113,9 @@ pub fn tests() -> Vec<Test> {
             spec().append("audit=1"),
             |guest, _| interfaces::everywhere(guest),
         ),
+        Test::guest("integrity/snapshot", 120, spec(), |guest, _| {
+            snapshot::snapshot(guest)
+        }),
         Test::guest("integrity/uplink", 60, spec(), uplink::heartbeat),
         Test::guest("integrity/limits", 60, spec(), |guest, _| {
             interfaces::limits(guest)
