@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Character devices that are read and polled.
+//! Character devices that are read, written and polled.
 //!
 //! [`kernel::miscdevice`] has neither `poll` nor a way to give the open files something to share. A [`Registration`] has a
 //! value that all open files share, and each open file a value of its own, made by [`CharDevice::open`]. The latter keeps the
@@ -66,6 +66,7 @@ use kernel::{
     uaccess::{
         UserPtr,
         UserSlice,
+        UserSliceReader,
         UserSliceWriter, //
     },
 };
@@ -98,6 +99,15 @@ pub trait CharDevice: Sized + Send + Sync + 'static {
     /// [`EAGAIN`] if there is nothing to read and the file [is not to wait](is_nonblocking); `ERESTARTSYS` if a signal ended
     /// the wait.
     fn read(&self, _file: &File, _to: &mut UserSliceWriter) -> Result<usize> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// A file is written to: takes all of `from`, which has something. Called by several threads at once if they share the file.
+    ///
+    /// # Errors
+    ///
+    /// What was written up to there may have been taken.
+    fn write(&self, _file: &File, _from: &mut UserSliceReader) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -179,6 +189,11 @@ impl<T: CharDevice> Operations<T> {
         open: Some(Self::open),
         release: Some(Self::release),
         read: if T::HAS_READ { Some(Self::read) } else { None },
+        write: if T::HAS_WRITE {
+            Some(Self::write)
+        } else {
+            None
+        },
         poll: if T::HAS_POLL { Some(Self::poll) } else { None },
         ..pin_init::zeroed()
     };
@@ -245,6 +260,31 @@ impl<T: CharDevice> Operations<T> {
         match this.read(file, &mut to) {
             // CAST: Not more than `len`, which the kernel limits to `MAX_RW_COUNT`.
             Ok(len) => len as isize,
+            Err(err) => err.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the kernel for a file that [`Self::open`] has opened.
+    unsafe extern "C" fn write(
+        file: *mut kernel::bindings::file,
+        buf: *const c_char,
+        len: usize,
+        _pos: *mut kernel::bindings::loff_t,
+    ) -> isize {
+        if len == 0 {
+            return 0;
+        }
+        // SAFETY: `open` set the private data, which stays until `release`.
+        let this = unsafe { Pin::<KBox<T>>::borrow((*file).private_data) };
+        // SAFETY: The file is valid, and a stream has no position that could be in use.
+        let file = unsafe { File::from_raw_file(file) };
+        let mut from = UserSlice::new(UserPtr::from_ptr(buf.cast_mut().cast()), len).reader();
+
+        match this.write(file, &mut from) {
+            // CAST: The kernel limits it to `MAX_RW_COUNT`.
+            Ok(()) => len as isize,
             Err(err) => err.to_errno() as isize,
         }
     }

@@ -4,6 +4,10 @@
 
 use crate::{
     debugfs,
+    listing::{
+        Listings,
+        Submission, //
+    },
     loaded::Loaded,
     params,
     report::{
@@ -47,6 +51,7 @@ use kernel::{
 pub(crate) struct Checker {
     _device: Pin<KBox<Registration<Reader>>>,
     _snapshot: Pin<KBox<Registration<Snapshot>>>,
+    _listing: Pin<KBox<Registration<Submission>>>,
     _debugfs: Pin<KBox<Scope<Arc<Scanner>>>>,
     _interval: Watched<u32>,
     _port: Watched<u32>,
@@ -85,10 +90,12 @@ impl kernel::Module for Checker {
 
         let tag = params::tag.with(module, Tag::new);
         let log = Arc::pin_init(Log::new(tag), GFP_KERNEL)?;
+        let listings = Listings::new()?;
         let sources = Sources {
             suspects: Suspects::new(&run_queues)?,
             kthreads,
             loaded: Loaded::new(module)?,
+            listings: listings.clone(),
             run_queues,
         };
         let scanner = Scanner::new(sources, log.clone())?;
@@ -111,6 +118,10 @@ impl kernel::Module for Checker {
             )?,
             _snapshot: KBox::pin_init(
                 Registration::new(c"guest_integrity_snapshot", 0o400, scanner.clone()),
+                GFP_KERNEL,
+            )?,
+            _listing: KBox::pin_init(
+                Registration::new(c"guest_integrity_listing", 0o200, listings),
                 GFP_KERNEL,
             )?,
             _periodic: periodic,

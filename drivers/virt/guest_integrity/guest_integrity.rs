@@ -8,7 +8,7 @@
 //! and nothing honest is reported: see `decide`.
 //!
 //! - `views`: what is compared with the lists, a file for each view.
-//! - `loaded`: the modules that came and have not gone.
+//! - `listing`: what a program lists through the system call; `loaded`: the modules that came and have not gone.
 //! - `witness`: what views say; `decide`: the rule, on recorded views; `departed`: who goes on running after he has exited;
 //!   `look`: one scan, from the views to what was found.
 //! - `snapshot`: all that views see, as a document.
@@ -32,6 +32,7 @@ mod decide;
 mod departed;
 mod driver;
 mod finding;
+mod listing;
 mod loaded;
 mod look;
 mod params;

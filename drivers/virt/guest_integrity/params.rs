@@ -37,6 +37,9 @@ guest::module_params! {
     /// Milliseconds from one heartbeat to the next.
     heartbeat_ms: Number<u32> = Number::new(1000, 10, 3_600_000), 0o644,
         "Milliseconds from one heartbeat to the next (default 1000)";
+    /// Milliseconds for which a listing that a program has submitted counts.
+    listing_max_ms: Number<u32> = Number::new(60_000, 1, 86_400_000), 0o644,
+        "Milliseconds for which a submitted listing of /proc counts (default 60000)";
     /// What is done on a finding.
     on_finding: Choice = Choice::new(&ACTIONS), 0o644,
         "What is done on a finding: report (default), or panic";

@@ -15,15 +15,17 @@
 mod disguise;
 mod family;
 pub(crate) mod hooks;
+mod listing;
 pub(crate) mod modules;
 mod pid;
-mod proc;
+pub(crate) mod proc;
 mod runqueue;
 mod switch;
 
 use crate::{
     departed::Departed,
     finding::Found,
+    listing::Listings,
     loaded::Loaded,
     params,
     witness::Witnesses, //
@@ -95,16 +97,18 @@ pub(crate) struct Sources {
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) kthreads: Kthreads,
     pub(crate) loaded: Arc<Loaded>,
+    pub(crate) listings: Arc<Listings>,
 }
 
 /// All views. Where several see the same task, the first one reports it.
-pub(crate) const VIEWS: [View; 8] = [
+pub(crate) const VIEWS: [View; 9] = [
     runqueue::VIEW,
     switch::VIEW,
     pid::VIEW,
     family::VIEW,
     disguise::VIEW,
     proc::VIEW,
+    listing::VIEW,
     modules::VIEW,
     hooks::VIEW,
 ];

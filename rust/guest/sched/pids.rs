@@ -97,6 +97,16 @@ impl<'rcu> Iterator for Numbered<'rcu> {
     }
 }
 
+/// Most numbers that there can be, and the highest.
+pub const MAX_NUMBERS: u32 = 1 << 22;
+
+/// Returns whether the calling thread is in the first PID namespace, whose numbers these are.
+pub fn is_in_first_namespace() -> bool {
+    kernel::current!()
+        .active_pid_ns()
+        .is_some_and(|namespace| namespace.as_ptr() == &raw mut bindings::init_pid_ns)
+}
+
 /// Returns the leader of the process with the given number.
 pub fn process(guard: &rcu::Guard, number: i32) -> Option<Peek<'_>> {
     // SAFETY: The first namespace is always there, and may be searched under RCU.

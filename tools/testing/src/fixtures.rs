@@ -20,6 +20,7 @@ const FILES: &[(&str, &str)] = &[
     ("bpf/xdp.bpf.o", "lib/xdp.bpf.o"),
     ("empty_probe/empty_probe.ko", "modules/empty_probe.ko"),
     ("forge_task/forge_task.ko", "modules/forge_task.ko"),
+    ("hide_dirent/hide_dirent.ko", "modules/hide_dirent.ko"),
     ("hide_module/hide_module.ko", "modules/hide_module.ko"),
     ("hide_proc/hide_proc.ko", "modules/hide_proc.ko"),
     ("hide_task/hide_task.ko", "modules/hide_task.ko"),

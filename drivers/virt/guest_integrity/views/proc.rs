@@ -23,9 +23,12 @@ use guest::{
         Directory,
         PROC_SUPER_MAGIC, //
     },
-    sched::pids::{
-        self,
-        Numbered, //
+    sched::{
+        peek::Peek,
+        pids::{
+            self,
+            Numbered, //
+        },
     },
 };
 
@@ -45,7 +48,7 @@ pub(super) const VIEW: View = View {
 };
 
 /// A process: its number, and when it was made.
-type Process = (i32, u64);
+pub(crate) type Process = (i32, u64);
 
 fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
     let Some(before) = processes()? else {
@@ -55,7 +58,7 @@ fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<boo
         return Ok(false);
     };
     compare(&before, &shown, |process| {
-        let one = missing(process, view);
+        let one = missing(process, view, "proc_unlisted");
         match one {
             Some(one) => found.push(one, GFP_KERNEL),
             None => Ok(()),
@@ -65,7 +68,7 @@ fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<boo
 }
 
 /// Returns all processes that have a number, in the order of those.
-fn processes() -> Result<Option<KVVec<Process>>, AllocError> {
+pub(crate) fn processes() -> Result<Option<KVVec<Process>>, AllocError> {
     let mut processes = KVVec::new();
     let mut room = 256;
 
@@ -87,7 +90,7 @@ fn processes() -> Result<Option<KVVec<Process>>, AllocError> {
 }
 
 /// Returns the numbers that `/proc` shows, in the order of numbers, if it can be read.
-fn listing() -> Option<KVVec<i32>> {
+pub(crate) fn listing() -> Option<KVVec<i32>> {
     let mut directory = Directory::open(c"/proc").ok()?;
     let mut shown = KVVec::new();
 
@@ -128,17 +131,25 @@ fn compare(
     Ok(())
 }
 
+/// Returns the process if it is still there.
+fn still(guard: &rcu::Guard, (number, start): Process) -> Option<Peek<'_>> {
+    pids::process(guard, number).filter(|leader| leader.start_time() == start)
+}
+
+/// Returns whether a process is still there.
+pub(crate) fn is_still(process: Process) -> bool {
+    still(&rcu::read_lock(), process).is_some()
+}
+
 /// Returns what there is to say of a process that was not shown, if it is still there.
-fn missing((number, start): Process, view: u8) -> Option<Found> {
-    const REASON: &str = "proc_unlisted";
-
+pub(super) fn missing(process: Process, view: u8, reason: &'static str) -> Option<Found> {
     let guard = rcu::read_lock();
-    let leader = pids::process(&guard, number)?;
+    let leader = still(&guard, process)?;
 
-    (leader.start_time() == start).then(|| Found {
-        key: Key::of(leader, REASON),
+    Some(Found {
+        key: Key::of(leader, reason),
         view,
-        reason: REASON,
+        reason,
         weight: Weight::Finding,
         subject: Subject::Task(Who::of(leader)),
         held: None,

@@ -53,6 +53,7 @@ const STOCK: &[&str] = &[
 const SCRIPTS: &[&str] = &[
     "balloon-pressure",
     "install",
+    "integrity-listing",
     "interface.sh",
     "kernel-check.sh",
     "lib.sh",

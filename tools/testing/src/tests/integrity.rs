@@ -2,6 +2,7 @@
 
 //! Tests of guest_integrity against a fixture that hides tasks as a rootkit would.
 
+mod getdents;
 mod hooks;
 mod interfaces;
 mod links;
@@ -57,6 +58,9 @@ pub fn tests() -> Vec<Test> {
         }),
         Test::guest("integrity/hooks", 60, spec(), |guest, _| {
             hooks::hooks(guest)
+        }),
+        Test::guest("integrity/getdents", 150, spec(), |guest, _| {
+            getdents::getdents(guest)
         }),
         Test::guest("integrity/modules", 60, spec(), |guest, _| {
             modules::modules(guest)
