@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether guest_integrity raises false alarms, see `Documentation/benchmarks.md`.
+//! What guest_integrity costs, and whether it raises false alarms: `Documentation/benchmarks.md` says which column is what.
 
+mod crowd;
 mod mutants;
 mod storm;
+mod switch;
 
 use super::Benchmark;
 
 /// The benchmarks of guest_integrity.
 pub fn benchmarks() -> Vec<Benchmark> {
-    [storm::benchmarks(), mutants::benchmarks()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        crowd::benchmarks(),
+        switch::benchmarks(),
+        storm::benchmarks(),
+        mutants::benchmarks(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -128,13 +128,59 @@ impl Rig {
         comes(&before, limit, script)?;
         meanwhile(&mut self.guest)?;
         comes(&after, limit, script)?;
+        self.outcome(limit, script, "", self.marks - 2)
+    }
 
-        let output = self.guest.sh("cat /tmp/output")?;
-        let status = self.guest.number("cat /tmp/status")?;
+    /// Does the same with several scripts, one after the other, in a shell that is an argument of `command`, which may set something up
+    /// for them. The script `before` runs before them, and is not counted.
+    pub fn count_within(
+        &mut self,
+        limit: Duration,
+        command: &str,
+        before: &str,
+        scripts: &[&str],
+    ) -> Result<Vec<(Profile, String)>> {
+        let mut all = format!("{before}\n{SETTLE}\n");
+
+        self.symbols.read_modules(&mut self.guest)?;
+        for (i, script) in scripts.iter().enumerate() {
+            self.guest
+                .sh(&format!("cat >/tmp/script{i} <<'EOF'\n{script}\nEOF"))?;
+            all.push_str(&format!(
+                "mark; sh -e /tmp/script{i} >/tmp/output{i} 2>&1; echo $? >/tmp/status{i}; mark\n"
+            ));
+        }
+        self.guest.sh(&format!(
+            "cat >/tmp/counted <<'EOF'\n{all}EOF\n({SETTLE}; {command} sh /tmp/counted) >/dev/null 2>&1 </dev/null &"
+        ))?;
+        let first = self.marks;
+        self.marks += 2 * scripts.len();
+        comes(&self.mark(self.marks - 1), limit, command)?;
+
+        scripts
+            .iter()
+            .enumerate()
+            .map(|(i, script)| self.outcome(limit, script, &i.to_string(), first + 2 * i))
+            .collect()
+    }
+
+    /// Reads what came of a script whose files end in `name`, and whose first mark is `mark`.
+    fn outcome(
+        &mut self,
+        limit: Duration,
+        script: &str,
+        name: &str,
+        mark: usize,
+    ) -> Result<(Profile, String)> {
+        // What was set up for it may still be in the way.
+        let output = self
+            .guest
+            .sh_for(limit, &format!("cat /tmp/output{name}"))?;
+        let status = self.guest.number(&format!("cat /tmp/status{name}"))?;
         ensure!(status == 0, "`{script}` failed with {status}: {output}");
         let profile = Profile::between(
-            &fs::read_to_string(before)?,
-            &fs::read_to_string(after)?,
+            &fs::read_to_string(self.mark(mark))?,
+            &fs::read_to_string(self.mark(mark + 1))?,
             &self.symbols,
         )?;
         Ok((profile, output))

@@ -35,10 +35,10 @@ use std::{
 };
 
 pub const MODULE: Driver = Driver::ours("guest_integrity");
-const DEBUGFS: &str = "/sys/kernel/debug/guest_integrity";
+pub const DEBUGFS: &str = "/sys/kernel/debug/guest_integrity";
 const INTERVAL: &str = "/sys/module/guest_integrity/parameters/interval_ms";
 /// What no scan happens without being asked for with.
-const ON_DEMAND: &str = "interval_ms=0 switch_probe=0";
+pub const ON_DEMAND: &str = "interval_ms=0 switch_probe=0";
 
 pub fn tests() -> Vec<Test> {
     let spec = Spec::q35;
