@@ -69,10 +69,10 @@ pub(crate) fn set(dev: &Device<Interface>, rx: u32, tx: u32) -> Result {
     }
 
     dev.interrupt(|| {
-        resize(&data, wanted).inspect_err(|error| {
+        begin(&data, wanted).inspect_err(|error| {
             data.complain("the sizes of its rings", *error);
             // As far as it goes.
-            let _ = resize(&data, before);
+            let _ = begin(&data, before);
         })
     })?;
     data.told.lock().rings = Some(wanted);
@@ -85,14 +85,23 @@ pub(crate) fn again(interface: &Interface, sizes: Option<Sizes>) -> Result {
     sizes.map_or(Ok(()), |sizes| resize(interface, sizes))
 }
 
+/// Begins with rings of these sizes, all of them empty.
+fn begin(interface: &Interface, Sizes { rx, tx }: Sizes) -> Result {
+    for pair in &interface.pairs {
+        if ring(&pair.queues.rx)?.size == rx {
+            pair.queues.frames.reset()?;
+        }
+        if ring(&pair.queues.tx)?.size == tx {
+            pair.queues.tx.reset()?;
+        }
+    }
+    resize(interface, Sizes { rx, tx })
+}
+
 fn resize(interface: &Interface, Sizes { rx, tx }: Sizes) -> Result {
     for pair in &interface.pairs {
-        if ring(&pair.queues.rx)?.size != rx {
-            pair.queues.frames.resize(rx)?;
-        }
-        if ring(&pair.queues.tx)?.size != tx {
-            pair.queues.tx.resize(tx)?;
-        }
+        pair.queues.frames.resize(rx)?;
+        pair.queues.tx.resize(tx)?;
     }
     Ok(())
 }

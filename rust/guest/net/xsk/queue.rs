@@ -88,6 +88,18 @@ impl RxQueue {
         }
     }
 
+    /// Has the device forget the queue, whatever it is filled with, as [`Queue::reset`] does. The instance that polls it is disabled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::reset`].
+    pub fn reset(&self) -> Result {
+        match self.own.reset() {
+            Err(ENODEV) => self.frames.reset(),
+            result => result,
+        }
+    }
+
     /// Has the queue filled with frames from now on.
     pub(super) fn lend(&self) -> Result {
         self.own.hand_over(&self.frames)

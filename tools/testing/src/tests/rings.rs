@@ -25,8 +25,11 @@ use anyhow::{
     Context,
     Result, //
 };
+use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
+/// Longest time for a program to end.
+const SHORT: Duration = Duration::from_secs(20);
 /// The largest rings that the card allows.
 const MAX: [u64; 2] = [512, 256];
 
@@ -47,6 +50,12 @@ pub fn tests() -> Vec<Test> {
                 move |guest, lab| resize(guest, lab, driver, properties.is_empty()),
             ));
         }
+        tests.push(Test::guest(
+            name("one-direction"),
+            90,
+            card(""),
+            move |guest, lab| one_direction(guest, lab, driver),
+        ));
         tests.push(Test::guest(
             name("fixed"),
             60,
@@ -114,6 +123,30 @@ fn resize(guest: &mut Guest, lab: &Lab, driver: Driver, split: bool) -> Result<(
     guest.sh("/bin/ip link set eth0 up")?;
     ensure_rings(guest, [128, 64])?;
     ping(guest, 3)?;
+    driver.unload(guest)
+}
+
+/// The receive rings change while the transmit rings, which do not, have something in flight.
+fn one_direction(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    guest.modprobe("pktgen")?;
+    guest.sh(
+        "cd /proc/net/pktgen && echo 'add_device eth0' >kpktgend_0 && \
+         for line in 'count 0' 'pkt_size 200' 'delay 0' 'dst 10.0.2.2' 'dst_mac 52:55:0a:00:02:02' \
+         'udp_dst_min 9' 'udp_dst_max 9'; do echo \"$line\" >eth0 || exit 1; done; \
+         (echo start >pgctrl) >/dev/null 2>&1 </dev/null &",
+    )?;
+    for _ in 0..10 {
+        for rx in [128, 64] {
+            guest.sh(&format!("ethtool -G eth0 rx {rx}"))?;
+            ensure_rings(guest, [rx, MAX[1]])?;
+        }
+    }
+    guest.sh("echo stop >/proc/net/pktgen/pgctrl")?;
+    guest.wait_for("the end of pktgen", SHORT, |guest| {
+        Ok((guest.run("rmmod pktgen")?.status == 0).then_some(()))
+    })?;
+    transfer(guest, lab, MIB)?;
     driver.unload(guest)
 }
 
