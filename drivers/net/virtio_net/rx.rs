@@ -430,6 +430,11 @@ impl Handler for Receiver {
         }
     }
 
+    fn forget(&mut self) {
+        self.taken = Batch::default();
+        self.supply.forget();
+    }
+
     fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Progress {
         // CAST: A budget is not negative.
         let budget = cx.budget() as u32;

@@ -220,6 +220,11 @@ impl Supply {
         Some(())
     }
 
+    /// Gives back what is kept for later.
+    pub(crate) fn forget(&mut self) {
+        self.spare.clear();
+    }
+
     /// Keeps the fragments that the first `len` bytes of a buffer do not reach.
     #[inline(always)]
     pub(crate) fn trim(&mut self, buffer: &mut RxBuffer, len: u32) {

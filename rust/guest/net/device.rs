@@ -349,7 +349,7 @@ impl<T: Operations> Device<T> {
 
     fn go_on(&self, configure: impl FnOnce() -> Result) -> Result {
         configure()?;
-        self.again_with_pools();
+        self.receive_again();
         // CAST: There are at most `u16::MAX` queues.
         for queue in 0..self.private().tx.len() as u16 {
             // SAFETY: The queue exists; nothing is in flight, and nobody sends while the interface is detached.

@@ -81,6 +81,10 @@ pub trait Handler: Send + 'static {
         let _ = (shared, pool, program);
     }
 
+    /// All that the device had of the queue has been dropped: what was taken from it before may be half of a packet, and goes too.
+    /// The instance is disabled. Process context.
+    fn forget(&mut self) {}
+
     /// Processes at most [`Context::budget`] received packets.
     ///
     /// With a budget of 0 it may be called in hard interrupt context, by netpoll, to make room in the transmit ring; nothing
@@ -181,6 +185,23 @@ impl<'a> Context<'a> {
     pub fn mtu(&self) -> u32 {
         // SAFETY: `dev()` is a valid device; this can change at any time, as C's `READ_ONCE()` expects.
         unsafe { addr_of!((*self.dev()).mtu).read_volatile() }
+    }
+}
+
+/// What only the poll of an instance uses, while that is disabled.
+pub(super) struct Paused<'a, H: Handler> {
+    handler: &'a mut H,
+    /// What receives into a socket's frames.
+    pub(super) frames: &'a mut Option<Rx>,
+}
+
+impl<H: Handler> Paused<'_, H> {
+    /// All that the device had of the queue has been dropped.
+    pub(super) fn forget(&mut self) {
+        self.handler.forget();
+        if let Some(frames) = self.frames {
+            frames.forget();
+        }
     }
 }
 
@@ -342,14 +363,18 @@ impl<H: Handler> Napi<H> {
         self.disable_locked(&mut self.enabled.lock());
     }
 
-    /// Disables the instance, if it is enabled, for as long as `change` runs, which gets what receives into a socket's frames.
-    pub(super) fn pause<R>(&self, change: impl FnOnce(&mut Option<Rx>) -> R) -> R {
+    /// Disables the instance, if it is enabled, for as long as `change` runs.
+    pub(super) fn pause<R>(&self, change: impl FnOnce(Paused<'_, H>) -> R) -> R {
         let mut enabled = self.enabled.lock();
         let before = *enabled;
 
         self.disable_locked(&mut enabled);
-        // SAFETY: By the type invariant nobody else uses it: the instance is disabled.
-        let result = change(unsafe { &mut *self.frames.get() });
+        let result = change(Paused {
+            // SAFETY: By the type invariant nobody else uses it: the instance is disabled.
+            handler: unsafe { &mut *self.handler.get() },
+            // SAFETY: As above.
+            frames: unsafe { &mut *self.frames.get() },
+        });
         if before {
             self.enable_locked(&mut enabled);
         }

@@ -67,13 +67,14 @@ impl<T: Operations> Device<T> {
             unsafe { Rx::new(pool, rx.clone(), dev, napi.as_ptr(), index, header) }?
         };
 
-        napi.pause(|slot| {
+        napi.pause(|mut paused| {
             let lent = rx.lend();
             if lent.is_err() {
                 // It may be as it was already.
                 let _ = rx.take_back();
             } else {
-                *slot = Some(receiving);
+                paused.forget();
+                *paused.frames = Some(receiving);
             }
             lent
         })?;
@@ -88,9 +89,10 @@ impl<T: Operations> Device<T> {
         let napi = self.receive().get(usize::from(index)).ok_or(EINVAL)?;
 
         // Where the device is gone what it had came back then. Otherwise a queue can come back empty and out of use.
-        let received = napi.pause(|slot| {
+        let received = napi.pause(|mut paused| {
             let result = rx.take_back();
-            drop(slot.take());
+            paused.forget();
+            drop(paused.frames.take());
             result
         });
         let sent = self.interrupt_queue(index, || {
@@ -112,12 +114,13 @@ impl<T: Operations> Device<T> {
         Ok(())
     }
 
-    /// Has pools go on after all buffers in flight were dropped, and perhaps the queues made anew. The interface is stopped, under
-    /// the rtnl lock.
-    pub(in crate::net) fn again_with_pools(&self) {
+    /// Has receive queues, and pools, go on after all buffers in flight were dropped, and perhaps the queues made anew. The interface
+    /// is stopped, under the rtnl lock.
+    pub(in crate::net) fn receive_again(&self) {
         for (index, napi) in (0u16..).zip(self.receive()) {
-            let bound = napi.pause(|slot| {
-                let rx = slot.as_ref()?;
+            let bound = napi.pause(|mut paused| {
+                paused.forget();
+                let rx = paused.frames.as_ref()?;
                 // Unless it is already.
                 let _ = rx.queue().lend();
                 Some(())

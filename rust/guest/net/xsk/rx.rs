@@ -120,6 +120,11 @@ impl Rx {
         &self.queue
     }
 
+    /// The frames that the device had are not its any more: those that it had used before go back too.
+    pub(in crate::net) fn forget(&mut self) {
+        self.taken = Batch::default();
+    }
+
     /// Returns the next frame that the device has used.
     #[inline]
     fn next(&mut self) -> Option<Used<Frame>> {
