@@ -4,6 +4,16 @@
 #include <linux/netdevice.h>
 #include <linux/u64_stats_sync.h>
 
+__rust_helper void rust_helper_netdev_lock(struct net_device *dev)
+{
+	netdev_lock(dev);
+}
+
+__rust_helper void rust_helper_netdev_unlock(struct net_device *dev)
+{
+	netdev_unlock(dev);
+}
+
 __rust_helper void rust_helper_netif_napi_add(struct net_device *dev, struct napi_struct *napi,
 					      int (*poll)(struct napi_struct *, int))
 {

@@ -46,7 +46,7 @@ impl WorkItem for Spreader {
 
     fn run(this: Arc<Spreader>) {
         settle();
-        let spread = this.dev.under_rtnl(|dev| {
+        let spread = this.dev.with_lock(|dev| {
             // CAST: It has been made of a 16-bit number.
             pairs::spread(dev, dev.channels().active as u16)
         });

@@ -45,6 +45,7 @@ use guest::{
         device::{
             self,
             Device,
+            Locked,
             Stats, //
         },
         ethtool::{
@@ -163,12 +164,12 @@ impl device::Operations for Interface {
 
     const ETHTOOL: ethtool::Table<Self> = ethtool::Table::new();
 
-    fn open(dev: &Device<Self>) -> Result {
+    fn open(dev: &Locked<Self>) -> Result {
         dev.enable();
         Ok(())
     }
 
-    fn stop(dev: &Device<Self>) {
+    fn stop(dev: &Locked<Self>) {
         dev.disable();
     }
 
@@ -306,7 +307,7 @@ impl ethtool::Operations for Interface {
         rings::rings(&dev.data()).unwrap_or_default()
     }
 
-    fn set_rings(dev: &Device<Self>, rx: u32, tx: u32) -> Result {
+    fn set_rings(dev: &Locked<Self>, rx: u32, tx: u32) -> Result {
         rings::set(dev, rx, tx)
     }
 
@@ -357,7 +358,7 @@ impl ethtool::Operations for Interface {
     }
 }
 
-/// Changes how packets are hashed, if the device takes it over. Under the rtnl lock.
+/// Changes how packets are hashed, if the device takes it over. Under the device's lock.
 fn rehash(dev: &Device<Interface>, change: impl FnOnce(&mut Hashing) -> Result) -> Result {
     let data = dev.data();
     let mut told = data.told.lock();

@@ -6,7 +6,7 @@ use crate::interface::Interface;
 use guest::{
     net::{
         buffer::TxFrame,
-        device::Device,
+        device::Locked,
         ethtool::{
             Ring,
             Rings, //
@@ -43,13 +43,13 @@ pub(crate) fn rings(interface: &Interface) -> Result<Rings> {
     })
 }
 
-/// Changes the sizes. Under the rtnl lock.
+/// Changes the sizes. Under the rtnl lock and the device's.
 ///
 /// # Errors
 ///
 /// [`EOPNOTSUPP`]: the device cannot reset a queue. [`EINVAL`]: there are no such rings, or one cannot hold a packet that is
 /// sent. Those of [`Queue::resize`]; the rings are as large as before if they can be.
-pub(crate) fn set(dev: &Device<Interface>, rx: u32, tx: u32) -> Result {
+pub(crate) fn set(dev: &Locked<Interface>, rx: u32, tx: u32) -> Result {
     let data = dev.data();
     let now = rings(&data)?;
     let before = Sizes {

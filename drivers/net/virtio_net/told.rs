@@ -121,7 +121,7 @@ impl Filter {
     }
 }
 
-/// Tells a device that has been reset everything again. Under the rtnl lock.
+/// Tells a device that has been reset everything again. Under the rtnl lock and the device's.
 pub(crate) fn again(dev: &Device<Interface>) -> Result {
     let data = dev.data();
 

@@ -13,13 +13,26 @@
 //!
 //! A registration holds a reference, so 5 cannot come before 4.
 //!
+//! # Locks
+//!
+//! Each device has a lock of its own for its configuration (`struct net_device::lock`, the instance lock). The stack holds it when
+//! it asks something of a device, unless [`Operations`] says otherwise, and for most of that the rtnl lock as well, which is one for
+//! all devices. A [`Locked`] device is one whose lock is held: what is only to be done then is a method of it.
+//!
+//! The rtnl lock comes first. So whoever may have been called with the device's lock alone takes neither of them.
+//!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
+mod lock;
 mod new;
 
-pub use self::new::{
-    NewDevice,
-    ReceiveQueue, //
+pub(super) use self::lock::Rtnl;
+pub use self::{
+    lock::Locked,
+    new::{
+        NewDevice,
+        ReceiveQueue, //
+    }, //
 };
 pub use super::{
     features::Features,
@@ -80,7 +93,7 @@ struct Private<T: Operations> {
     registered: Atomic<i32>,
     // How many there are for `ethtool`; does not change once the device is registered.
     statistics: Atomic<usize>,
-    // An `Attached`; changes under the rtnl lock.
+    // An `Attached`; changes under the device's lock.
     attached: Atomic<i32>,
     #[pin]
     data: T,
@@ -167,7 +180,7 @@ impl<T: Operations> Device<T> {
         self.private().statistics.load(Relaxed)
     }
 
-    /// Returns whether there is a program that sees packets. It changes under the rtnl lock.
+    /// Returns whether there is a program that sees packets. It changes under the device's lock.
     pub fn attached(&self) -> Attached {
         Attached::from_number(self.private().attached.load(Relaxed))
     }
@@ -185,7 +198,7 @@ impl<T: Operations> Device<T> {
         u32::from(state) == bindings::netdev_reg_state_NETREG_REGISTERED
     }
 
-    /// Returns the MTU. It changes under the rtnl lock.
+    /// Returns the MTU. It changes under the device's lock.
     pub fn mtu(&self) -> u32 {
         // SAFETY: By the type invariant the device is valid; a change is one write.
         unsafe { addr_of!((*self.as_raw()).mtu).read_volatile() }
@@ -194,7 +207,7 @@ impl<T: Operations> Device<T> {
     /// Returns how many pairs of queues there are, and how many the stack uses.
     pub fn channels(&self) -> Channels {
         let private = self.private();
-        // SAFETY: By the type invariant the device is valid; the number changes under the rtnl lock and is a hint without it.
+        // SAFETY: By the type invariant the device is valid; the number changes under the device's lock and is a hint without it.
         let active = unsafe { addr_of!((*self.as_raw()).real_num_tx_queues).read_volatile() };
 
         Channels {
@@ -221,7 +234,7 @@ impl<T: Operations> Device<T> {
     ///
     /// # Safety
     ///
-    /// The rtnl lock is held, or the device is not registered and nobody is registering it. There are so many queues.
+    /// The rtnl lock and the device's are held, or the device is not registered and nobody is registering it. There are so many queues.
     pub(super) unsafe fn set_active_queues(&self, pairs: u16) -> Result {
         // SAFETY: By the safety requirements.
         to_result(unsafe {
@@ -247,120 +260,25 @@ impl<T: Operations> Device<T> {
         unsafe { first.add(usize::from(queue)) }
     }
 
-    /// Enables all NAPI instances; for [`Operations::open`].
-    pub fn enable(&self) {
-        let private = self.private();
-
-        for napi in &private.rx {
-            napi.enable();
-        }
-        for side in &private.tx {
-            side.napi.enable();
-        }
-    }
-
-    /// Disables all NAPI instances; for [`Operations::stop`].
-    pub fn disable(&self) {
-        let private = self.private();
-
-        for side in &private.tx {
-            side.napi.disable();
-        }
-        for napi in &private.rx {
-            napi.disable();
-        }
-    }
-
     /// Lets the neighbours know that the device is reached here, after it was moved. Process context, takes the rtnl lock.
     pub fn notify_peers(&self) {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::netdev_notify_peers(self.as_raw()) };
     }
 
-    /// Returns what the device can do now. It changes under the rtnl lock.
+    /// Returns what the device can do now. It changes under the device's lock.
     pub fn features(&self) -> Features {
         // SAFETY: By the type invariant the device is valid.
         unsafe { Features::of(self.as_raw()) }
     }
 
-    /// Returns the address. It changes under the rtnl lock.
+    /// Returns the address. It changes under the device's lock.
     pub fn address(&self) -> [u8; 6] {
         // SAFETY: By the type invariant the device is valid.
         let addr = unsafe { addr_of!((*self.as_raw()).dev_addr).read() };
 
         // SAFETY: An Ethernet device's address has six bytes, and stays where it is.
         unsafe { addr.cast::<[u8; 6]>().read_volatile() }
-    }
-
-    /// Runs `f` with the rtnl lock, which protects the configuration. Sleeps.
-    pub fn under_rtnl<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
-        let _rtnl = Rtnl::lock();
-
-        f(self)
-    }
-
-    /// Stops the interface for the time that its device is away: the stack sends nothing and asks nothing. Whether it is up does
-    /// not change. Takes the rtnl lock.
-    pub fn suspend(&self) {
-        let _rtnl = Rtnl::lock();
-
-        self.halt();
-    }
-
-    /// Ends [`suspend`](Self::suspend). Nothing that was sent before is in flight any more. `configure` tells the device what it
-    /// has forgotten. Takes the rtnl lock.
-    ///
-    /// # Errors
-    ///
-    /// What `configure` and [`Operations::open`] fail with; the interface stays stopped then.
-    pub fn resume(&self, configure: impl FnOnce() -> Result) -> Result {
-        let _rtnl = Rtnl::lock();
-
-        self.go_on(configure)
-    }
-
-    /// Stops the interface as [`suspend`](Self::suspend) does, for as long as `change` runs, which drops all that is in flight.
-    /// Under the rtnl lock.
-    ///
-    /// # Errors
-    ///
-    /// What `change` fails with; the interface goes on nevertheless. What [`Operations::open`] fails with; it stays stopped then.
-    pub fn interrupt(&self, change: impl FnOnce() -> Result) -> Result {
-        let mut changed = Ok(());
-
-        self.halt();
-        self.go_on(|| {
-            changed = change();
-            Ok(())
-        })?;
-        changed
-    }
-
-    fn halt(&self) {
-        if self.is_running() {
-            T::stop(self);
-        }
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::netif_device_detach(self.as_raw()) };
-        // Waits for who is sending.
-        // SAFETY: As above.
-        unsafe { bindings::netif_tx_disable(self.as_raw()) };
-    }
-
-    fn go_on(&self, configure: impl FnOnce() -> Result) -> Result {
-        configure()?;
-        self.receive_again();
-        // CAST: There are at most `u16::MAX` queues.
-        for queue in 0..self.private().tx.len() as u16 {
-            // SAFETY: The queue exists; nothing is in flight, and nobody sends while the interface is detached.
-            unsafe { bindings::netdev_tx_reset_queue(self.txq(queue).as_ptr()) };
-        }
-        if self.is_running() {
-            T::open(self)?;
-        }
-        // SAFETY: By the type invariant the device is valid.
-        unsafe { bindings::netif_device_attach(self.as_raw()) };
-        Ok(())
     }
 
     /// Tells the stack that the link is up: packets can be sent. Any context.
@@ -377,24 +295,6 @@ impl<T: Operations> Device<T> {
         unsafe { bindings::netif_carrier_off(self.as_raw()) };
         // SAFETY: As above.
         unsafe { bindings::netif_tx_stop_all_queues(self.as_raw()) };
-    }
-}
-
-/// The rtnl lock, held.
-pub(super) struct Rtnl;
-
-impl Rtnl {
-    pub(super) fn lock() -> Self {
-        // SAFETY: No requirements but that it is not held already, which would be a deadlock and no more.
-        unsafe { bindings::rtnl_lock() };
-        Self
-    }
-}
-
-impl Drop for Rtnl {
-    fn drop(&mut self) {
-        // SAFETY: A value of this type is made by locking.
-        unsafe { bindings::rtnl_unlock() };
     }
 }
 

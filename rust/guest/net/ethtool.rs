@@ -10,7 +10,8 @@ pub mod statistics;
 
 use super::device::{
     self,
-    Device, //
+    Device,
+    Locked, //
 };
 use crate::bindings;
 // The kernel crate knows no more of `net_device` than the name, but its `struct ethtool_ops` and functions name it.
@@ -114,7 +115,7 @@ fn copy(to: &mut [c_char], from: &[u8]) {
     }
 }
 
-/// What a driver answers.
+/// What a driver answers. Unless said otherwise the device's lock is held, and no other one.
 ///
 /// The link status and the time stamping abilities need no driver.
 #[vtable]
@@ -125,32 +126,32 @@ pub trait Operations: device::Operations {
     /// Returns the link's settings.
     fn link(dev: &Device<Self>) -> Link;
 
-    /// Takes over what the user has set. Under the rtnl lock.
+    /// Takes over what the user has set. Under the device's lock.
     fn set_link(dev: &Device<Self>, link: Link);
 
     /// Returns the sizes of the rings.
     fn rings(dev: &Device<Self>) -> Rings;
 
-    /// The user wants rings with `rx` and `tx` entries: not 0, and no more than there can be. Under the rtnl lock.
-    fn set_rings(dev: &Device<Self>, rx: u32, tx: u32) -> Result {
+    /// The user wants rings with `rx` and `tx` entries: not 0, and no more than there can be. Under the rtnl lock and the device's.
+    fn set_rings(dev: &Locked<Self>, rx: u32, tx: u32) -> Result {
         let _ = (dev, rx, tx);
         Err(EOPNOTSUPP)
     }
 
     /// The user wants `pairs` pairs of queues in use: at least one, at most as many as the device was made with. The stack
-    /// follows when this has succeeded. Under the rtnl lock.
+    /// follows when this has succeeded. Under the rtnl lock and the device's.
     fn set_channels(dev: &Device<Self>, pairs: u16) -> Result {
         let _ = (dev, pairs);
         Err(EOPNOTSUPP)
     }
 
-    /// Returns when queues interrupt. Under the rtnl lock.
+    /// Returns when queues interrupt. Under the device's lock.
     fn coalescing(dev: &Device<Self>, scope: coalesce::Scope) -> Result<coalesce::Settings> {
         let _ = (dev, scope);
         Err(EOPNOTSUPP)
     }
 
-    /// The user wants queues to interrupt then. Under the rtnl lock.
+    /// The user wants queues to interrupt then. Under the device's lock.
     fn set_coalescing(
         dev: &Device<Self>,
         scope: coalesce::Scope,
@@ -171,7 +172,7 @@ pub trait Operations: device::Operations {
         let _ = (dev, table, key);
     }
 
-    /// The user wants another table, of queues that are in use, or another key. Under the rtnl lock.
+    /// The user wants another table, of queues that are in use, or another key. Under the device's lock.
     fn set_rxfh(dev: &Device<Self>, table: Option<&[u32]>, key: Option<&[u8]>) -> Result {
         let _ = (dev, table, key);
         Err(EOPNOTSUPP)
@@ -183,7 +184,7 @@ pub trait Operations: device::Operations {
         rxfh::Fields::Nothing
     }
 
-    /// The user wants the hash of such packets over these fields. Under the rtnl lock.
+    /// The user wants the hash of such packets over these fields. Under the device's lock.
     fn set_hash_fields(dev: &Device<Self>, flow: rxfh::Flow, fields: rxfh::Fields) -> Result {
         let _ = (dev, flow, fields);
         Err(EOPNOTSUPP)
@@ -230,7 +231,15 @@ impl<T: device::Operations> Table<T> {
 struct Callbacks<T: Operations>(PhantomData<T>);
 
 impl<T: Operations> Callbacks<T> {
+    /// What changes the number of queues, stops the interface for a moment, changes the profiles of [`dim`](crate::net::dim), or
+    /// has the stack find out about the link is for the rtnl lock too.
+    const UNDER_RTNL: u32 = bindings::ETHTOOL_OP_NEEDS_RTNL_SCHANNELS
+        | bindings::ETHTOOL_OP_NEEDS_RTNL_SRINGPARAM
+        | bindings::ETHTOOL_OP_NEEDS_RTNL_SCOALESCE
+        | bindings::ETHTOOL_OP_NEEDS_RTNL_GLINK;
+
     const OPS: bindings::ethtool_ops = bindings::ethtool_ops {
+        op_needs_rtnl: Self::UNDER_RTNL,
         supported_coalesce_params: coalesce::SUPPORTED,
         get_drvinfo: Some(Self::get_drvinfo),
         get_link: Some(ethtool_op_get_link),
@@ -260,7 +269,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `info`.
+    /// The stack calls it under the device's lock, with a device that was made for `T` and a valid `info`.
     unsafe extern "C" fn get_drvinfo(dev: *mut NetDevice, info: *mut bindings::ethtool_drvinfo) {
         // SAFETY: The stack calls with a valid device of this type.
         let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
@@ -271,7 +280,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `ring`.
+    /// The stack calls it under the device's lock, with a device that was made for `T` and a valid `ring`.
     unsafe extern "C" fn get_ringparam(
         dev: *mut NetDevice,
         ring: *mut bindings::ethtool_ringparam,
@@ -291,15 +300,15 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `ring`.
+    /// The stack calls it under the rtnl lock and the device's, with a device that was made for `T` and a valid `ring`.
     unsafe extern "C" fn set_ringparam(
         dev: *mut NetDevice,
         ring: *mut bindings::ethtool_ringparam,
         _kernel_ring: *mut bindings::kernel_ethtool_ringparam,
         _extack: *mut bindings::netlink_ext_ack,
     ) -> c_int {
-        // SAFETY: The stack calls with a valid device of this type.
-        let dev = unsafe { Device::<T>::from_raw(dev.cast()) };
+        // SAFETY: The stack calls with a valid device of this type, and its lock held.
+        let dev = unsafe { Locked::<T>::from_raw(dev.cast()) };
         // SAFETY: The stack calls with a valid structure.
         let wanted = unsafe { &*ring };
 
@@ -319,7 +328,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and valid `channels`.
+    /// The stack calls it under the device's lock, with a device that was made for `T` and valid `channels`.
     unsafe extern "C" fn get_channels(
         dev: *mut NetDevice,
         channels: *mut bindings::ethtool_channels,
@@ -335,7 +344,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and valid `channels`.
+    /// The stack calls it under the rtnl lock and the device's, with a device that was made for `T` and valid `channels`.
     unsafe extern "C" fn set_channels(
         dev: *mut NetDevice,
         channels: *mut bindings::ethtool_channels,
@@ -356,7 +365,7 @@ impl<T: Operations> Callbacks<T> {
             }
             if u32::from(pairs) != now.active {
                 T::set_channels(dev, pairs)?;
-                // SAFETY: The stack holds the rtnl lock, and the device has so many queues.
+                // SAFETY: The stack holds both locks, and the device has so many queues.
                 unsafe { dev.set_active_queues(pairs) }?;
             }
             Ok(0)
@@ -365,7 +374,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `settings`.
+    /// The stack calls it under the device's lock, with a device that was made for `T` and a valid `settings`.
     unsafe extern "C" fn get_link_ksettings(
         dev: *mut NetDevice,
         settings: *mut bindings::ethtool_link_ksettings,
@@ -384,7 +393,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and valid `settings`.
+    /// The stack calls it under the device's lock, with a device that was made for `T` and valid `settings`.
     unsafe extern "C" fn set_link_ksettings(
         raw: *mut NetDevice,
         settings: *const bindings::ethtool_link_ksettings,

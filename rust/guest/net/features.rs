@@ -64,7 +64,7 @@ impl Features {
             | 1 << bindings::NETIF_F_IPV6_CSUM_BIT,
     );
 
-    /// Returns what a device can do now. It changes under the rtnl lock.
+    /// Returns what a device can do now. It changes under the device's lock.
     ///
     /// # Safety
     ///

@@ -321,12 +321,10 @@ impl<H: Handler> Napi<H> {
         &self.shared
     }
 
-    /// Enables the instance and lets it poll once. To be called from [`Operations::open`].
+    /// Enables the instance and lets it poll once. Under the device's lock.
     ///
     /// Does nothing when it is enabled already.
-    ///
-    /// [`Operations::open`]: super::device::Operations::open
-    pub fn enable(&self) {
+    pub(super) fn enable(&self) {
         self.enable_locked(&mut self.enabled.lock());
     }
 
@@ -346,7 +344,7 @@ impl<H: Handler> Napi<H> {
 
         *enabled = true;
         // SAFETY: The instance is added and disabled.
-        unsafe { bindings::napi_enable(self.napi.get()) };
+        unsafe { bindings::napi_enable_locked(self.napi.get()) };
         self.tell(self.napi.get());
 
         // What the device used before now has raised no interrupt that anybody saw.
@@ -354,16 +352,14 @@ impl<H: Handler> Napi<H> {
         self.schedule(|| H::disarm(&self.shared));
     }
 
-    /// Disables the instance, and waits for a poll that is under way. To be called from [`Operations::stop`].
+    /// Disables the instance, and waits for a poll that is under way. Under the device's lock.
     ///
     /// Does nothing when it is disabled already.
-    ///
-    /// [`Operations::stop`]: super::device::Operations::stop
-    pub fn disable(&self) {
+    pub(super) fn disable(&self) {
         self.disable_locked(&mut self.enabled.lock());
     }
 
-    /// Disables the instance, if it is enabled, for as long as `change` runs.
+    /// Disables the instance, if it is enabled, for as long as `change` runs. Under the device's lock.
     pub(super) fn pause<R>(&self, change: impl FnOnce(Paused<'_, H>) -> R) -> R {
         let mut enabled = self.enabled.lock();
         let before = *enabled;
@@ -388,7 +384,7 @@ impl<H: Handler> Napi<H> {
 
         self.tell(core::ptr::null_mut());
         // SAFETY: The instance is added and enabled.
-        unsafe { bindings::napi_disable(self.napi.get()) };
+        unsafe { bindings::napi_disable_locked(self.napi.get()) };
         self.dim.stop();
         *enabled = false;
     }
@@ -502,12 +498,12 @@ impl<H: Handler> Napi<H> {
 #[pinned_drop]
 impl<H: Handler> PinnedDrop for Napi<H> {
     fn drop(self: Pin<&mut Self>) {
-        let mut enabled = self.enabled.lock();
-        if *enabled {
+        // The device's lock is taken for this, so it comes first.
+        let enabled = *self.enabled.lock();
+        if enabled {
             // SAFETY: The instance is added and enabled.
             unsafe { bindings::napi_disable(self.napi.get()) };
             self.dim.stop();
-            *enabled = false;
         }
 
         // The pool goes first: it refers to the instance.

@@ -6,7 +6,10 @@
 
 use super::{
     address::MacAddr,
-    device::Device,
+    device::{
+        Device,
+        Locked, //
+    },
     ethtool,
     features::Features,
     filter::{
@@ -47,7 +50,8 @@ use kernel::{
 
 /// A driver's private data and its operations.
 ///
-/// The value lies in the device's allocation, pinned, and all callbacks get shared references.
+/// The value lies in the device's allocation, pinned, and all callbacks get shared references. Those under the device's lock may be
+/// under the rtnl lock too, or not; see [`Locked`].
 #[vtable]
 pub trait Operations: Send + Sync + Sized + 'static {
     /// The state of a transmit queue.
@@ -59,61 +63,61 @@ pub trait Operations: Send + Sync + Sized + 'static {
     /// What `ethtool` can ask.
     const ETHTOOL: ethtool::Table<Self>;
 
-    /// The interface is brought up. Process context, under the rtnl lock.
-    fn open(dev: &Device<Self>) -> Result;
+    /// The interface is brought up. Process context, under the device's lock.
+    fn open(dev: &Locked<Self>) -> Result;
 
-    /// The interface is brought down. Process context, under the rtnl lock.
-    fn stop(dev: &Device<Self>);
+    /// The interface is brought down. Process context, under the device's lock.
+    fn stop(dev: &Locked<Self>);
 
     /// Returns the statistics. Any context but hard interrupts.
     fn stats(dev: &Device<Self>) -> Stats;
 
-    /// Returns what a receive queue has counted. Process context, under the rtnl lock.
+    /// Returns what a receive queue has counted. Process context, under the device's lock.
     fn receive_statistics(_dev: &Device<Self>, _scope: qstats::Scope) -> qstats::Receive {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Returns what a transmit queue has counted. Process context, under the rtnl lock. A device has this if it has
+    /// Returns what a transmit queue has counted. Process context, under the device's lock. A device has this if it has
     /// [`receive_statistics`](Self::receive_statistics).
     fn transmit_statistics(_dev: &Device<Self>, _scope: qstats::Scope) -> qstats::Transmit {
         qstats::Transmit::default()
     }
 
-    /// The address is about to become `addr`. Process context, under the rtnl lock. An error refuses it.
+    /// The address is about to become `addr`. Process context, under the device's lock. An error refuses it.
     fn set_address(_dev: &Device<Self>, _addr: MacAddr) -> Result {
         Ok(())
     }
 
-    /// What the interface is to receive has changed, or it was brought up. Process context, under the rtnl lock.
+    /// What the interface is to receive has changed, or it was brought up. Process context, under the device's lock.
     ///
     /// After an error the stack calls again, a limited number of times.
     fn set_rx_mode(_dev: &Device<Self>, _mode: &RxMode<'_>) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The user changes what the device can do, from `old` to `new`. Process context, under the rtnl lock. An error refuses it.
+    /// The user changes what the device can do, from `old` to `new`. Process context, under the device's lock. An error refuses it.
     fn set_features(_dev: &Device<Self>, _old: Features, _new: Features) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Returns which of `features` the device can have now. Process context, under the rtnl lock.
+    /// Returns which of `features` the device can have now. Process context, under the device's lock.
     fn fix_features(_dev: &Device<Self>, features: Features) -> Features {
         features
     }
 
-    /// The MTU is about to become `mtu`, which is in the device's range. Process context, under the rtnl lock. An error refuses
+    /// The MTU is about to become `mtu`, which is in the device's range. Process context, under the device's lock. An error refuses
     /// it.
     fn check_mtu(_dev: &Device<Self>, _mtu: u32) -> Result {
         Ok(())
     }
 
-    /// A program is to be attached. Process context, under the rtnl lock.
+    /// A program is to be attached. Process context, under the device's lock.
     fn check_program(_dev: &Device<Self>, _program: Attached) -> core::result::Result<(), Refusal> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// Returns the queues that a socket is bound to with this number, to have packets received into its own memory and sent from it;
-    /// the same for the same number. Process context, under the rtnl lock. An error refuses it.
+    /// the same for the same number. Process context, under the device's lock. An error refuses it.
     ///
     /// Only for a device with [`set_zero_copy`](super::device::NewDevice::set_zero_copy).
     fn socket_queues(&self, _queue: u16) -> Result<xsk::Queues<'_>> {
@@ -199,20 +203,20 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the device's lock.
     unsafe extern "C" fn open_callback(dev: *mut bindings::net_device) -> c_int {
-        // SAFETY: The stack calls with a valid device of this type.
-        let dev = unsafe { Device::<T>::from_raw(dev) };
+        // SAFETY: The stack calls with a valid device of this type, and its lock held.
+        let dev = unsafe { Locked::<T>::from_raw(dev) };
 
         from_result(|| T::open(dev).map(|()| 0))
     }
 
     /// # Safety
     ///
-    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the device's lock.
     unsafe extern "C" fn stop_callback(dev: *mut bindings::net_device) -> c_int {
-        // SAFETY: The stack calls with a valid device of this type.
-        T::stop(unsafe { Device::<T>::from_raw(dev) });
+        // SAFETY: The stack calls with a valid device of this type, and its lock held.
+        T::stop(unsafe { Locked::<T>::from_raw(dev) });
         0
     }
 
@@ -243,13 +247,13 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T` and a `struct sockaddr` in `addr`, under the rtnl lock.
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T` and a `struct sockaddr` in `addr`, under the device's lock.
     unsafe extern "C" fn set_mac_address_callback(
         raw: *mut bindings::net_device,
         addr: *mut c_void,
     ) -> c_int {
         from_result(|| {
-            // SAFETY: The stack calls with a valid device and a `struct sockaddr`, under the rtnl lock.
+            // SAFETY: The stack calls with a valid device and a `struct sockaddr`, under the device's lock.
             to_result(unsafe { bindings::eth_prepare_mac_addr_change(raw, addr) })?;
 
             // SAFETY: As above; an Ethernet address is six bytes long, fewer than the data.
@@ -271,13 +275,13 @@ impl<T: Operations> Callbacks<T> {
     /// # Safety
     ///
     /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T` and two valid lists that nobody changes meanwhile, under
-    /// the rtnl lock.
+    /// the device's lock.
     unsafe extern "C" fn set_rx_mode_callback(
         raw: *mut bindings::net_device,
         unicast: *mut bindings::netdev_hw_addr_list,
         multicast: *mut bindings::netdev_hw_addr_list,
     ) -> c_int {
-        // SAFETY: The stack calls with a valid device, and the rtnl lock protects the flags.
+        // SAFETY: The stack calls with a valid device, and the device's lock protects the flags.
         let flags = unsafe { (*raw).flags };
 
         // SAFETY: The stack calls with a valid device of this type.
@@ -296,12 +300,12 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the device's lock.
     unsafe extern "C" fn set_features_callback(
         raw: *mut bindings::net_device,
         features: bindings::netdev_features_t,
     ) -> c_int {
-        // SAFETY: The stack calls with a valid device, and the rtnl lock protects the features.
+        // SAFETY: The stack calls with a valid device, and the device's lock protects the features.
         let old = Features(unsafe { (*raw).features });
 
         // SAFETY: The stack calls with a valid device of this type.
@@ -311,7 +315,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the device's lock.
     unsafe extern "C" fn fix_features_callback(
         dev: *mut bindings::net_device,
         features: bindings::netdev_features_t,
@@ -324,7 +328,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the rtnl lock.
+    /// The stack calls it, with a device that [`NewDevice`](super::device::NewDevice) made for `T`, under the device's lock.
     unsafe extern "C" fn change_mtu_callback(raw: *mut bindings::net_device, mtu: c_int) -> c_int {
         from_result(|| {
             // CAST: The stack has checked that it is not negative.
@@ -332,7 +336,7 @@ impl<T: Operations> Callbacks<T> {
             // SAFETY: The stack calls with a valid device of this type.
             T::check_mtu(unsafe { Device::<T>::from_raw(raw) }, mtu)?;
 
-            // SAFETY: The device is valid, and the rtnl lock protects the field; who reads it without expects one write.
+            // SAFETY: The device is valid, and the device's lock protects the field; who reads it without expects one write.
             unsafe { addr_of_mut!((*raw).mtu).write_volatile(mtu) };
             Ok(0)
         })

@@ -16,6 +16,7 @@
 use super::{
     device::{
         Device,
+        Locked,
         Operations, //
     },
     napi::{
@@ -297,8 +298,10 @@ impl<D: Operations> Device<D> {
     pub(super) fn reset_frames(&self, index: u16) {
         self.with_queue(index, |queue| queue.with_frames(Tx::reset));
     }
+}
 
-    /// Stops a transmit queue for as long as `change` runs, which drops all that is in flight. Under the rtnl lock.
+impl<D: Operations> Locked<D> {
+    /// Stops a transmit queue for as long as `change` runs, which drops all that is in flight. Under the rtnl lock and the device's.
     pub(super) fn interrupt_queue<R>(
         &self,
         index: u16,

@@ -20,7 +20,7 @@
 //! # Locking
 //!
 //! What receives belongs to the poll of the receive queue's NAPI instance, and what sends to the lock of the transmit queue, as everything
-//! else that these queues have. A pool comes and goes under the rtnl lock, while the receive queue's instance is disabled and with the
+//! else that these queues have. A pool comes and goes under the device's lock, while the receive queue's instance is disabled and with the
 //! transmit queue's lock held.
 //!
 //! # When a frame is dropped
@@ -67,7 +67,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `pool` is valid, and its memory is mapped for its device, until the value is dropped, under the rtnl lock.
+/// `pool` is valid, and its memory is mapped for its device, until the value is dropped, under the device's lock.
 struct Pool(NonNull<bindings::xsk_buff_pool>);
 
 // SAFETY: A pool is bound to no thread.

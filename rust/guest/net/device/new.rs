@@ -142,6 +142,7 @@ impl<T: Operations> NewDevice<T> {
         // SAFETY: The device is valid and nobody else has it.
         let raw = unsafe { &mut *dev };
         raw.netdev_ops = &Callbacks::<T>::OPS;
+        raw.request_ops_lock = true;
         raw.ethtool_ops = T::ETHTOOL.as_ptr();
         if T::HAS_RECEIVE_STATISTICS {
             raw.stat_ops = &qstats::Callbacks::<T>::OPS;

@@ -120,7 +120,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `raw`.
+    /// The stack calls it under the device's lock, with a device that was made for `T` and a valid `raw`.
     pub(super) unsafe extern "C" fn get_coalesce(
         dev: *mut NetDevice,
         raw: *mut bindings::ethtool_coalesce,
@@ -133,7 +133,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `raw`.
+    /// The stack calls it under the device's lock, with a device that was made for `T` and a valid `raw`.
     pub(super) unsafe extern "C" fn set_coalesce(
         dev: *mut NetDevice,
         raw: *mut bindings::ethtool_coalesce,
@@ -146,7 +146,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `raw`.
+    /// The stack calls it under the device's lock, with a device that was made for `T` and a valid `raw`.
     pub(super) unsafe extern "C" fn get_per_queue_coalesce(
         dev: *mut NetDevice,
         queue: u32,
@@ -158,7 +158,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and a valid `raw`.
+    /// The stack calls it under the device's lock, with a device that was made for `T` and a valid `raw`.
     pub(super) unsafe extern "C" fn set_per_queue_coalesce(
         dev: *mut NetDevice,
         queue: u32,

@@ -102,7 +102,7 @@ pub fn fill_key(key: &mut [u8]) {
 }
 
 impl<T: Operations> Device<T> {
-    /// Returns whether the user has said to which queues received packets are to go. Under the rtnl lock.
+    /// Returns whether the user has said to which queues received packets are to go. Under the device's lock.
     pub fn is_rxfh_configured(&self) -> bool {
         // SAFETY: By the type invariant the device is valid.
         unsafe { bindings::netif_is_rxfh_configured(self.as_raw()) }
@@ -183,7 +183,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock and the lock of the device's hashes, with a device that was made for `T` and a
+    /// The stack calls it under the device's lock and the lock of the device's hashes, with a device that was made for `T` and a
     /// valid `param`.
     pub(super) unsafe extern "C" fn set_rxfh(
         dev: *mut NetDevice,
@@ -236,7 +236,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock and the lock of the device's hashes, with a device that was made for `T` and
+    /// The stack calls it under the device's lock and the lock of the device's hashes, with a device that was made for `T` and
     /// valid `fields`.
     pub(super) unsafe extern "C" fn set_rxfh_fields(
         dev: *mut NetDevice,

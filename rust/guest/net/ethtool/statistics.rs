@@ -91,7 +91,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T`.
+    /// The stack calls it under the device's lock, with a device that was made for `T`.
     pub(super) unsafe extern "C" fn get_sset_count(dev: *mut NetDevice, set: c_int) -> c_int {
         // CAST: The number of a string set.
         if set as u32 != bindings::ethtool_stringset_ETH_SS_STATS {
@@ -104,7 +104,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T` and room in `data` for as many strings as
+    /// The stack calls it under the device's lock, with a device that was made for `T` and room in `data` for as many strings as
     /// `get_sset_count()` said.
     pub(super) unsafe extern "C" fn get_strings(dev: *mut NetDevice, set: u32, data: *mut u8) {
         if set != bindings::ethtool_stringset_ETH_SS_STATS {
@@ -121,7 +121,7 @@ impl<T: Operations> Callbacks<T> {
 
     /// # Safety
     ///
-    /// The stack calls it under the rtnl lock, with a device that was made for `T`, a valid `stats`, and room in `data` for as
+    /// The stack calls it under the device's lock, with a device that was made for `T`, a valid `stats`, and room in `data` for as
     /// many values as that says, all zero.
     pub(super) unsafe extern "C" fn get_ethtool_stats(
         dev: *mut NetDevice,

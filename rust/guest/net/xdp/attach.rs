@@ -6,7 +6,7 @@ use crate::{
     bindings,
     net::{
         device::{
-            Device,
+            Locked,
             Operations, //
         },
         features::Features,
@@ -49,8 +49,8 @@ pub struct Refusal {
     pub message: &'static CStr,
 }
 
-impl<T: Operations> Device<T> {
-    /// Attaches a program, or detaches the one there is, and drops that one's reference. Under the rtnl lock.
+impl<T: Operations> Locked<T> {
+    /// Attaches a program, or detaches the one there is, and drops that one's reference. Under the rtnl lock and the device's.
     ///
     /// # Safety
     ///
@@ -100,7 +100,7 @@ impl<T: Operations> Device<T> {
         Ok(())
     }
 
-    /// Has the stack work out anew what the device is to do. Under the rtnl lock.
+    /// Has the stack work out anew what the device is to do. Under the rtnl lock and the device's.
     fn update_features(&self) {
         // SAFETY: The device is valid; the callers hold the lock.
         unsafe { bindings::netdev_update_features(self.as_raw()) };
@@ -111,20 +111,20 @@ impl<T: Operations> Device<T> {
 ///
 /// # Safety
 ///
-/// The stack calls it, with a device of this type and a valid command, under the rtnl lock.
+/// The stack calls it, with a device of this type and a valid command, under the rtnl lock and the device's.
 pub(in crate::net) unsafe extern "C" fn bpf_callback<T: Operations>(
     dev: *mut bindings::net_device,
     command: *mut bindings::netdev_bpf,
 ) -> c_int {
-    // SAFETY: The stack calls with a valid device of this type.
-    let dev = unsafe { Device::<T>::from_raw(dev) };
+    // SAFETY: The stack calls with a valid device of this type, and its lock held.
+    let dev = unsafe { Locked::<T>::from_raw(dev) };
     // SAFETY: The stack calls with a valid command.
     match unsafe { (*command).command } {
         bindings::bpf_netdev_command_XDP_SETUP_PROG => {}
         bindings::bpf_netdev_command_XDP_SETUP_XSK_POOL if T::HAS_SOCKET_QUEUES => {
             // SAFETY: As above; with this command this member of the union is the one in use.
             let setup = unsafe { addr_of!((*command).__bindgen_anon_1.xsk).read() };
-            // SAFETY: The stack calls under the rtnl lock, and unbinds a pool before it goes.
+            // SAFETY: The stack calls under the rtnl lock and the device's, and unbinds a pool before it goes.
             return unsafe { xsk::setup_callback(dev, setup.pool, setup.queue_id) };
         }
         _ => return EINVAL.to_errno(),

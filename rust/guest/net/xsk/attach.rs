@@ -15,6 +15,7 @@ use crate::{
         buffer::TxFrame,
         device::{
             Device,
+            Locked,
             Operations, //
         }, //
     },
@@ -37,8 +38,8 @@ pub struct Queues<'a> {
     pub header: u32,
 }
 
-impl<T: Operations> Device<T> {
-    /// Binds a pool to a pair of queues. Under the rtnl lock.
+impl<T: Operations> Locked<T> {
+    /// Binds a pool to a pair of queues. Under the rtnl lock and the device's.
     ///
     /// # Safety
     ///
@@ -82,7 +83,7 @@ impl<T: Operations> Device<T> {
         Ok(())
     }
 
-    /// Unbinds the pool of a pair of queues: all its frames come back. Under the rtnl lock.
+    /// Unbinds the pool of a pair of queues: all its frames come back. Under the rtnl lock and the device's.
     fn unbind_pool(&self, index: u16) -> Result {
         let data = self.data();
         let Queues { rx, tx, .. } = T::socket_queues(data.get_ref(), index)?;
@@ -115,7 +116,7 @@ impl<T: Operations> Device<T> {
     }
 
     /// Has receive queues, and pools, go on after all buffers in flight were dropped, and perhaps the queues made anew. The interface
-    /// is stopped, under the rtnl lock.
+    /// is stopped, under the rtnl lock and the device's.
     pub(in crate::net) fn receive_again(&self) {
         for (index, napi) in (0u16..).zip(self.receive()) {
             let bound = napi.pause(|mut paused| {
@@ -136,9 +137,9 @@ impl<T: Operations> Device<T> {
 ///
 /// # Safety
 ///
-/// Called under the rtnl lock; `pool` is null, or valid until the function is called with null for the same queue.
+/// Called under the rtnl lock and the device's; `pool` is null, or valid until the function is called with null for the same queue.
 pub(in crate::net) unsafe fn setup_callback<T: Operations>(
-    dev: &Device<T>,
+    dev: &Locked<T>,
     pool: *mut bindings::xsk_buff_pool,
     index: u16,
 ) -> c_int {

@@ -70,7 +70,7 @@ impl RxQueue {
         }
     }
 
-    /// Returns whether the queue is filled with frames. It changes under the rtnl lock.
+    /// Returns whether the queue is filled with frames. It changes under the device's lock.
     pub fn is_lent(&self) -> bool {
         self.frames.lock_bh().is_some()
     }
