@@ -14,6 +14,7 @@
 //! - [`filter`]: what an interface is to receive.
 //! - [`failover`]: interfaces that stand in for others.
 //! - [`qstats`]: what single queues have counted.
+//! - `queue_mgmt`: receive queues that are restarted, each by itself.
 //! - [`ethtool`], [`stats`], [`address`]: what their names say.
 //!
 //! # How earlier attempts were judged, and what is different here
@@ -53,6 +54,7 @@ pub mod napi;
 mod operations;
 pub mod page_pool;
 pub mod qstats;
+mod queue_mgmt;
 pub mod skbuff;
 pub mod stats;
 pub mod transmit;

@@ -253,11 +253,7 @@ impl Coalescing {
     /// Tells a device whose queues were reset again when each of them interrupts. They do as all do now.
     pub(crate) fn again_for_each(&self) -> Result {
         let told = self.told.lock();
-        let Settings { rx, tx, .. } = if self.all.is_some() {
-            told.all
-        } else {
-            self.initial
-        };
+        let Settings { rx, tx, .. } = self.after_reset(&told);
         let now = (rx, tx);
 
         if let Some(control) = &self.each {
@@ -269,5 +265,26 @@ impl Coalescing {
             }
         }
         Ok(())
+    }
+
+    /// Tells a device one of whose receive queues was reset again when that interrupts.
+    pub(crate) fn again_for(&self, pair: u16) -> Result {
+        let told = self.told.lock();
+
+        match (&self.each, told.pairs.get(usize::from(pair))) {
+            (Some(control), Some(known)) if known.rx != self.after_reset(&told).rx => {
+                control.set_queue_coalescing(pair.wrapping_mul(2), known.rx)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns what queues do that were reset: as all do.
+    fn after_reset(&self, told: &Told) -> Settings {
+        if self.all.is_some() {
+            told.all
+        } else {
+            self.initial
+        }
     }
 }

@@ -345,6 +345,9 @@ fn interface(
     }
     net.set_flexible();
     net.set_programs(mergeable, features.any_layout());
+    if features.can_reset_queues() {
+        net.set_queue_management();
+    }
     if xsk::is_possible(&features) {
         net.set_zero_copy(1);
     }

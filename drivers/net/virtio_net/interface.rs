@@ -199,6 +199,10 @@ impl device::Operations for Interface {
         qstats::transmit(dev, scope)
     }
 
+    fn reset_receive_queue(dev: &Device<Self>, queue: u16) -> Result {
+        rings::reset(dev, queue)
+    }
+
     /// Tells the device of its new address: by a command, or a legacy device by its configuration.
     fn set_address(dev: &Device<Self>, addr: MacAddr) -> Result {
         let data = dev.data();

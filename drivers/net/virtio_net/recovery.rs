@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is done when the device does not send.
+//! What is done when the device does not send, or keeps a queue that it was to forget: it is reset.
 //!
 //! The stack's watchdog tells of a queue that has been stopped for five seconds. A notification or an interrupt may have been
 //! lost, so the first time the device is told of the queue again, and what it has sent is looked for. When that has brought
@@ -89,10 +89,6 @@ impl WorkItem for Recovery {
     type Pointer = Arc<Recovery>;
 
     fn run(this: Arc<Recovery>) {
-        dev_warn!(
-            this.vdev,
-            "the device has stopped sending; it is reset, and what it had not sent is lost\n"
-        );
         match this.vdev.reset() {
             Ok(()) => dev_info!(this.vdev, "the device was reset\n"),
             // The system sleeps, the function is reset or the driver unbound: then this is not needed, or comes again.
@@ -118,6 +114,17 @@ impl Recovery {
         )
     }
 
+    /// Resets the device soon, which `fault`. Any context.
+    pub(crate) fn begin(self: &Arc<Self>, fault: &str) {
+        // It may be under way already.
+        if system_freezable().enqueue(self.clone()).is_ok() {
+            dev_warn!(
+                self.vdev,
+                "the device {fault}; it is reset, and what it had not sent is lost\n"
+            );
+        }
+    }
+
     /// Waits for a reset that is under way, and allows no other one.
     pub(crate) fn stop(self: &Arc<Self>) {
         disable_sync(self);
@@ -132,8 +139,7 @@ pub(crate) fn expire(dev: &Device<Interface>, queue: u16) {
     };
 
     if pair.watch.expire(pair.sent()) {
-        // It may be under way already.
-        let _ = system_freezable().enqueue(data.recovery.clone());
+        data.recovery.begin("has stopped sending");
         return;
     }
     if let Some(vq) = pair.queues.tx.lock() {

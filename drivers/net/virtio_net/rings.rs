@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The sizes of the rings (VirtIO 1.3, 2.6.1, virtqueue reset).
+//! The rings: their sizes, and beginning anew (VirtIO 1.3, 2.6.1, virtqueue reset).
 
 use crate::interface::Interface;
 use guest::{
     net::{
         buffer::TxFrame,
-        device::Locked,
+        device::{
+            Device,
+            Locked, //
+        },
         ethtool::{
             Ring,
             Rings, //
@@ -78,6 +81,30 @@ pub(crate) fn set(dev: &Locked<Interface>, rx: u32, tx: u32) -> Result {
     data.told.lock().rings = Some(wanted);
     // With the queues the device has reset this.
     data.coalescing.again_for_each()
+}
+
+/// Has the device forget the receive queue of a pair. Nobody polls it; it is empty afterwards. A device that does not give it back is
+/// reset soon.
+///
+/// # Errors
+///
+/// [`EINVAL`]: there is no such pair. Those of [`Queue::reset`].
+pub(crate) fn reset(dev: &Device<Interface>, index: u16) -> Result {
+    let data = dev.data();
+    let pair = data.pairs.get(usize::from(index)).ok_or(EINVAL)?;
+
+    pair.queues
+        .frames
+        .reset()
+        .inspect_err(|error| match *error {
+            EBUSY => data.recovery.begin("keeps a queue"),
+            error => data.complain("that a queue begins anew", error),
+        })?;
+    // With the queue the device has reset this. It works without that too.
+    if let Err(error) = data.coalescing.again_for(index) {
+        data.complain("when a queue interrupts", error);
+    }
+    Ok(())
 }
 
 /// Gives a device that was reset the rings that it had. Nothing is in flight.

@@ -17,6 +17,8 @@
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
+mod pause;
+
 use super::{
     dim::{
         Dim,
@@ -188,23 +190,6 @@ impl<'a> Context<'a> {
     }
 }
 
-/// What only the poll of an instance uses, while that is disabled.
-pub(super) struct Paused<'a, H: Handler> {
-    handler: &'a mut H,
-    /// What receives into a socket's frames.
-    pub(super) frames: &'a mut Option<Rx>,
-}
-
-impl<H: Handler> Paused<'_, H> {
-    /// All that the device had of the queue has been dropped.
-    pub(super) fn forget(&mut self) {
-        self.handler.forget();
-        if let Some(frames) = self.frames {
-            frames.forget();
-        }
-    }
-}
-
 /// Which queue of the device an instance is for; the kernel tells user space.
 #[derive(Clone, Copy)]
 pub(super) enum Direction {
@@ -227,6 +212,7 @@ pub struct Napi<H: Handler> {
     enabled: Mutex<bool>,
     handler: UnsafeCell<H>,
     pool: UnsafeCell<Option<Pool>>,
+    pool_params: Option<Params>,
     frames: UnsafeCell<Option<Rx>>,
     program: Atomic<*mut bindings::bpf_prog>,
     #[pin]
@@ -260,6 +246,7 @@ impl<H: Handler> Napi<H> {
             napi: Opaque::zeroed(),
             enabled <- new_mutex!(false, "guest::net::Napi::enabled"),
             handler: UnsafeCell::new(handler),
+            pool_params: pool,
             pool: UnsafeCell::new(match pool {
                 // SAFETY: By the safety requirements `dev` outlives the pool, which the instance drops.
                 Some(params) => Some(unsafe { Pool::new(dev, u32::from(queue), params)? }),
@@ -357,24 +344,6 @@ impl<H: Handler> Napi<H> {
     /// Does nothing when it is disabled already.
     pub(super) fn disable(&self) {
         self.disable_locked(&mut self.enabled.lock());
-    }
-
-    /// Disables the instance, if it is enabled, for as long as `change` runs. Under the device's lock.
-    pub(super) fn pause<R>(&self, change: impl FnOnce(Paused<'_, H>) -> R) -> R {
-        let mut enabled = self.enabled.lock();
-        let before = *enabled;
-
-        self.disable_locked(&mut enabled);
-        let result = change(Paused {
-            // SAFETY: By the type invariant nobody else uses it: the instance is disabled.
-            handler: unsafe { &mut *self.handler.get() },
-            // SAFETY: As above.
-            frames: unsafe { &mut *self.frames.get() },
-        });
-        if before {
-            self.enable_locked(&mut enabled);
-        }
-        result
     }
 
     fn disable_locked(&self, enabled: &mut bool) {

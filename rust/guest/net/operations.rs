@@ -83,6 +83,14 @@ pub trait Operations: Send + Sync + Sized + 'static {
         qstats::Transmit::default()
     }
 
+    /// The device is to forget receive queue `queue`, which is empty after that and goes on. Its instance is disabled meanwhile.
+    /// Process context, under the device's lock. After an error the queue goes on as before, if it can.
+    ///
+    /// Only for a device with [`set_queue_management`](super::device::NewDevice::set_queue_management).
+    fn reset_receive_queue(_dev: &Device<Self>, _queue: u16) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// The address is about to become `addr`. Process context, under the device's lock. An error refuses it.
     fn set_address(_dev: &Device<Self>, _addr: MacAddr) -> Result {
         Ok(())

@@ -108,10 +108,17 @@ impl Pool {
     ///
     /// # Safety
     ///
-    /// `napi` is disabled, it alone uses the pool from now on, and it is disabled again and valid when the pool is dropped.
+    /// `napi` is disabled, it alone uses the pool from now on, and it is disabled again and valid when the pool is dropped, or
+    /// [belongs to nobody](Self::belong_to_nobody) any more.
     pub(super) unsafe fn belong_to(&self, napi: *mut bindings::napi_struct) {
         // SAFETY: By the type invariant the pool is valid; the rest are the safety requirements.
         unsafe { bindings::page_pool_enable_direct_recycling(self.pool.as_ptr(), napi) };
+    }
+
+    /// Ends what [`belong_to`](Self::belong_to) has begun. The instance is disabled.
+    pub(super) fn belong_to_nobody(&self) {
+        // SAFETY: By the type invariant the pool is valid.
+        unsafe { bindings::page_pool_disable_direct_recycling(self.pool.as_ptr()) };
     }
 }
 

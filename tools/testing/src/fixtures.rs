@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Builds `tools/testing/fixtures`: what an attacker or a bad host would do, and programs for it to work on.
+//! Builds `tools/testing/fixtures`: what an attacker, a bad host or the kernel itself would do, and programs for it to work on.
 
 use crate::env::Environment;
 use anyhow::{
@@ -29,6 +29,7 @@ const FILES: &[(&str, &str)] = &[
         "modules/kthread_victim.ko",
     ),
     ("mute_balloon/mute_balloon.ko", "modules/mute_balloon.ko"),
+    ("restart_queue/restart_queue.ko", "modules/restart_queue.ko"),
     ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
     ("stop_walk/stop_walk.ko", "modules/stop_walk.ko"),
     ("user/badread", "bin/badread"),
@@ -38,6 +39,7 @@ const FILES: &[(&str, &str)] = &[
     ("user/mark", "bin/mark"),
     ("user/pingpong", "bin/pingpong"),
     ("user/pipes", "bin/pipes"),
+    ("user/pools", "bin/pools"),
     ("user/qstats", "bin/qstats"),
     ("user/scans", "bin/scans"),
     ("user/segment", "bin/segment"),

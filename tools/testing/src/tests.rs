@@ -29,6 +29,7 @@ mod offload;
 mod qstats;
 mod queues;
 mod refusals;
+mod restart;
 mod rings;
 mod samples;
 mod scripts;
@@ -267,6 +268,7 @@ pub fn all() -> Vec<Test> {
         queues::tests(),
         qstats::tests(),
         rings::tests(),
+        restart::tests(),
         hash::tests(),
         migration::tests(),
         failover::tests(),

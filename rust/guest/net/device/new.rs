@@ -22,6 +22,7 @@ use crate::{
         operations::Callbacks,
         page_pool,
         qstats,
+        queue_mgmt,
         transmit::{
             Of,
             Reclaim,
@@ -230,6 +231,11 @@ impl<T: Operations> NewDevice<T> {
 
         raw.xdp_features |= bindings::netdev_xdp_act_NETDEV_XDP_ACT_XSK_ZEROCOPY;
         raw.xdp_zc_max_segs = pieces;
+    }
+
+    /// Says that the device can forget a receive queue ([`Operations::reset_receive_queue`]), so that the stack can restart it.
+    pub fn set_queue_management(&mut self) {
+        self.raw().queue_mgmt_ops = &queue_mgmt::Callbacks::<T>::OPS;
     }
 
     /// Sets the range of the MTU and what it is to begin with.

@@ -48,7 +48,7 @@ const BACK: u16 = 11;
 const SHORT: Duration = Duration::from_secs(30);
 
 /// What a host has to have: it forgets a queue when told, and wants memory mapped.
-const CAPABLE: &str = ",queue_reset=on,iommu_platform=on";
+pub const CAPABLE: &str = ",queue_reset=on,iommu_platform=on";
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
@@ -96,7 +96,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Starts the program, and waits until it receives.
-fn start(guest: &mut Guest, options: &str) -> Result<()> {
+pub fn start(guest: &mut Guest, options: &str) -> Result<()> {
     guest.sh(&format!(
         "rm -f /run/xsk; (xsk {options} eth0 0; echo over) >/run/xsk 2>&1 </dev/null &"
     ))?;
@@ -115,14 +115,14 @@ fn start(guest: &mut Guest, options: &str) -> Result<()> {
 }
 
 /// What the program has done.
-struct Done {
+pub struct Done {
     received: u64,
     sent: u64,
     asked: u64,
 }
 
 /// Ends the program. All that it had sent has come back to it.
-fn end(guest: &mut Guest) -> Result<Done> {
+pub fn end(guest: &mut Guest) -> Result<Done> {
     guest.sh("killall -TERM xsk")?;
     let text = guest.wait_for("the end of the socket", SHORT, |guest| {
         let text = guest.sh("cat /run/xsk")?;
