@@ -297,14 +297,18 @@ impl Worker {
 
         self.relay(context);
         for _ in 0..STEPS {
-            flow = match self.books.next(self.list) {
+            let step = self.books.next(self.list);
+            flow = match step {
                 Step::Inflate(amount) => self.inflate(amount, context),
                 Step::Deflate(amount) => self.deflate(amount, context),
                 Step::Wait if !self.is_usable() => self.give_up(context),
                 Step::Wait => self.stop(State::Waiting),
                 Step::Rest => self.stop(State::Resting),
             };
-            if self.state != State::Inflating {
+            // While it waits for its turn it still grows.
+            let grows = matches!(step, Step::Inflate(_))
+                && matches!(self.state, State::Inflating | State::Waiting);
+            if !grows {
                 self.limits.unfelt();
             }
             if !matches!(flow, Flow::Continue) {

@@ -62,6 +62,17 @@ pub fn tests() -> Vec<Test> {
         spec(Spec::q35(), "id=b0"),
         |guest, _| limits(guest),
     ));
+    tests.push(Test::guest(
+        name(RUST, "refaults"),
+        180,
+        spec(Spec::q35(), "id=b0")
+            .arguments(&[
+                "-blockdev",
+                "driver=null-co,read-zeroes=on,size=1073741824,node-name=zeroes",
+            ])
+            .device("virtio-blk", "drive=zeroes"),
+        |guest, _| refaults(guest),
+    ));
     tests
 }
 
@@ -210,5 +221,59 @@ fn limits(guest: &mut Guest) -> Result<()> {
     let refused = guest.run(&format!("echo 16777216 >{PARAMETERS}/cap_mib"))?;
     ensure!(refused.status != 0, "any number is taken");
     resize(guest, SIZE)?;
+    RUST.unload(guest)
+}
+
+/// A program reads again and again what was reclaimed for the balloon: that grows no further for now. With the limit off it does.
+fn refaults(guest: &mut Guest) -> Result<()> {
+    const CACHE: u64 = 400 * MIB;
+    const LEFT: u64 = 150 * MIB;
+    let cached = |guest: &mut Guest| -> Result<u64> {
+        meminfo(guest, "Cached").and_then(|cached| Ok(cached + meminfo(guest, "Buffers")?))
+    };
+
+    // The cache is dropped when nobody has the disk open.
+    guest.sh("modprobe virtio_blk && (sleep 1000 </dev/vda >/dev/null 2>&1 &)")?;
+    let before = cached(guest)?;
+    RUST.load(guest, "refault_mib=4")?;
+    for refault_mib in [4, 0] {
+        guest.sh(&format!(
+            "echo {refault_mib} >{PARAMETERS}/refault_mib; rm -f /run/enough /run/end; \
+             (while [ ! -e /run/enough ]; do dd if=/dev/vda of=/dev/null bs=1M count={}; done; touch /run/end) \
+             >/dev/null 2>&1 &",
+            CACHE / MIB
+        ))?;
+        guest.wait_for("the cache", RESIZE, |guest| {
+            Ok((cached(guest)? >= before + CACHE * 9 / 10).then_some(()))
+        })?;
+        let target = SIZE - (meminfo(guest, "MemFree")? + CACHE - LEFT) / 4096 * 4096;
+
+        ask(guest, target)?;
+        if refault_mib > 0 {
+            guest.wait_for("the limit", RESIZE, |guest| {
+                Ok(figure(guest, "limit")?
+                    .starts_with("pressure")
+                    .then_some(()))
+            })?;
+            let reached = actual(guest)?;
+            ensure!(reached > target, "the balloon is complete");
+            ensure!(
+                guest
+                    .log()
+                    .contains("the guest needs reclaimed memory again"),
+                "no message"
+            );
+        } else {
+            becomes(guest, target)?;
+            ensure!(figure(guest, "limit")? == "none");
+        }
+        guest.sh("touch /run/enough")?;
+        guest.wait_for("the end of the program", RESIZE, |guest| {
+            Ok((guest.run("[ -e /run/end ]")?.status == 0).then_some(()))
+        })?;
+        // Nobody reads now.
+        becomes(guest, target)?;
+        resize(guest, SIZE)?;
+    }
     RUST.unload(guest)
 }
