@@ -159,6 +159,9 @@ pub fn pings(guest: &Guest, count: u32, size: u32) -> Result<u32> {
     pings_for(guest, count, size, 10)
 }
 
+/// Longest time for some hundred datagrams and their answers, beside other guests.
+const ECHOES: Duration = Duration::from_secs(60);
+
 /// Sends `count` datagrams of `size` bytes to a port of the guest's, one after the other, waits so many seconds for each, and
 /// returns how many come back as they were.
 pub fn echoes(guest: &Guest, port: u16, count: u32, size: u32, wait: f32) -> Result<u32> {
@@ -179,7 +182,7 @@ pub fn echoes(guest: &Guest, port: u16, count: u32, size: u32, wait: f32) -> Res
     );
     let text = guest
         .outside()
-        .sh(SHORT, &format!("python3 - <<'END'\n{script}END"))?;
+        .sh(ECHOES, &format!("python3 - <<'END'\n{script}END"))?;
     Ok(text.trim().parse()?)
 }
 
