@@ -58,24 +58,27 @@ pub fn tests() -> Vec<Test> {
     )];
 
     for driver in [RUST, C] {
-        // A disk of zeroes, which leaves a cold cache, and swap space.
-        let machine = spec(Spec::q35(), "id=b0")
-            .arguments(&[
-                "-blockdev",
-                "driver=null-co,read-zeroes=on,size=1073741824,node-name=zeroes",
-            ])
-            .device("virtio-blk", "drive=zeroes");
         tests.push(
             Test::guest(
                 format!("balloon/{}/cold-first", driver.module),
                 180,
-                machine,
+                with_disk(),
                 move |guest, _| cold_first(guest, driver),
             )
             .stock_only("it needs compressed swap"),
         );
     }
     tests
+}
+
+/// A machine with a balloon, and a disk of zeroes, of which what is read lies in the cache.
+pub fn with_disk() -> Spec {
+    spec(Spec::q35(), "id=b0")
+        .arguments(&[
+            "-blockdev",
+            "driver=null-co,read-zeroes=on,size=1073741824,node-name=zeroes",
+        ])
+        .device("virtio-blk", "drive=zeroes")
 }
 
 /// A number in a variable of the environment.
@@ -224,6 +227,6 @@ fn cold_first(guest: &mut Guest, driver: Driver) -> Result<()> {
 }
 
 /// Memory of files that can be read again.
-fn file_cache(guest: &mut Guest) -> Result<u64> {
+pub fn file_cache(guest: &mut Guest) -> Result<u64> {
     Ok(meminfo(guest, "Active(file)")? + meminfo(guest, "Inactive(file)")?)
 }
