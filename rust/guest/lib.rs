@@ -28,6 +28,7 @@ pub mod symbol;
 pub mod text;
 pub mod time;
 pub mod trace;
+pub mod tracepoint;
 pub mod utsname;
 pub mod virtio;
 pub mod workqueue;

@@ -18,6 +18,7 @@ pub(crate) mod hooks;
 mod listing;
 pub(crate) mod modules;
 mod pid;
+mod probes;
 pub(crate) mod proc;
 mod runqueue;
 mod switch;
@@ -101,7 +102,7 @@ pub(crate) struct Sources {
 }
 
 /// All views. Where several see the same task, the first one reports it.
-pub(crate) const VIEWS: [View; 9] = [
+pub(crate) const VIEWS: [View; 10] = [
     runqueue::VIEW,
     switch::VIEW,
     pid::VIEW,
@@ -110,6 +111,7 @@ pub(crate) const VIEWS: [View; 9] = [
     proc::VIEW,
     listing::VIEW,
     modules::VIEW,
+    probes::VIEW,
     hooks::VIEW,
 ];
 

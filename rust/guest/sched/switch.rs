@@ -20,7 +20,10 @@ use super::{
     rq::RunQueues,
     TaskId, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    tracepoint::Tracepoint, //
+};
 
 use core::{
     marker::PhantomPinned,
@@ -208,7 +211,7 @@ pub struct Probe<T: Alarm> {
     alarm: Arc<T>,
     #[pin]
     work: Opaque<bindings::irq_work>,
-    event: ptr::NonNull<bindings::tracepoint>,
+    event: Tracepoint,
     registered: Atomic<bool>,
     #[pin]
     _pin: PhantomPinned,
@@ -226,7 +229,7 @@ impl<T: Alarm> Probe<T> {
     ///
     /// [`ENOENT`] if the kernel has no such event, [`ENOMEM`].
     pub fn new(suspects: Arc<Suspects>, alarm: Arc<T>) -> Result<Pin<KBox<Self>>> {
-        let event = find_event(c"sched_switch").ok_or(ENOENT)?;
+        let event = Tracepoint::find(c"sched_switch").ok_or(ENOENT)?;
         let init = pin_init!(Self {
             suspects,
             alarm,
@@ -243,7 +246,7 @@ impl<T: Alarm> Probe<T> {
         let this = KBox::pin_init(init, GFP_KERNEL)?;
         let data = ptr::from_ref::<Self>(&this).cast_mut();
 
-        // SAFETY: `event` is one of the kernel's own, which never go; `probe` has the arguments of its probes, and `data` stays
+        // SAFETY: The event is one of the kernel's own, which never go; `probe` has the arguments of its probes, and `data` stays
         // valid until it is unregistered.
         to_result(unsafe {
             bindings::tracepoint_probe_register(
@@ -361,36 +364,4 @@ unsafe fn exits(task: *const bindings::task_struct) -> bool {
     let mm = unsafe { (&raw const (*task).mm).read_volatile() };
 
     state != 0 && mm.is_null()
-}
-
-/// Looks a trace event of the kernel up by its name.
-fn find_event(name: &CStr) -> Option<ptr::NonNull<bindings::tracepoint>> {
-    struct Search<'a> {
-        name: &'a CStr,
-        found: *mut bindings::tracepoint,
-    }
-
-    /// # Safety
-    ///
-    /// `event` must be a trace event, and `data` a `Search`.
-    unsafe extern "C" fn compare(event: *mut bindings::tracepoint, data: *mut c_void) {
-        // SAFETY: By the safety requirements.
-        let search = unsafe { &mut *data.cast::<Search<'_>>() };
-        // SAFETY: Each event has a name, which is a string.
-        let name = unsafe { CStr::from_char_ptr((*event).name) };
-
-        if name == search.name {
-            search.found = event;
-        }
-    }
-
-    let mut search = Search {
-        name,
-        found: ptr::null_mut(),
-    };
-    // SAFETY: `compare` is called with each event and `search`, before the function returns.
-    unsafe {
-        bindings::for_each_kernel_tracepoint(Some(compare), (&raw mut search).cast());
-    }
-    ptr::NonNull::new(search.found)
 }

@@ -32,6 +32,7 @@ const FILES: &[(&str, &str)] = &[
     ("restart_queue/restart_queue.ko", "modules/restart_queue.ko"),
     ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
     ("stop_walk/stop_walk.ko", "modules/stop_walk.ko"),
+    ("stray_probe/stray_probe.ko", "modules/stray_probe.ko"),
     ("user/badread", "bin/badread"),
     ("user/crowd", "bin/crowd"),
     ("user/frames", "bin/frames"),

@@ -8,6 +8,7 @@ mod interfaces;
 mod links;
 mod lists;
 mod modules;
+mod probes;
 mod snapshot;
 pub mod storm;
 mod switch;
@@ -67,6 +68,9 @@ pub fn tests() -> Vec<Test> {
         }),
         Test::guest("integrity/module-early", 60, spec(), |guest, _| {
             modules::early(guest)
+        }),
+        Test::guest("integrity/probes", 60, spec(), |guest, _| {
+            probes::probes(guest)
         }),
         Test::guest("integrity/switch", 60, spec(), |guest, _| {
             switch::sleeper(guest)
