@@ -15,7 +15,12 @@ use self::entry::Entry;
 
 use crate::{
     bindings,
-    sched::read_nofault, //
+    sched::read_nofault,
+    symbol::{
+        text::Text,
+        Place,
+        Symbol, //
+    },
 };
 
 /// A function of the kernel.
@@ -30,6 +35,14 @@ impl Function {
     /// Where it begins.
     pub fn address(&self) -> usize {
         (self.address)()
+    }
+
+    /// Returns whether a function of the kernel itself begins there. Where it leads to was decided when this module was linked to the
+    /// kernel, by the kernel's table of exports.
+    pub fn is_of_kernel(&self) -> bool {
+        let symbol = Symbol::of(self.address());
+
+        symbol.place() == Place::Kernel && matches!(symbol.text(), Text::Known { offset: 0, .. })
     }
 
     /// Returns how it begins now, or [`None`] if that cannot be read, or is not known of this kind of CPU.

@@ -39,6 +39,7 @@ use guest::{
         switch::Suspects,
         Misfit, //
     },
+    text::FUNCTIONS,
 };
 
 use kernel::{
@@ -85,6 +86,13 @@ impl kernel::Module for Checker {
             pr_err!("not loaded: {}; {}\n", misfit, misfit.remedy());
             EOPNOTSUPP
         };
+        if let Some(function) = FUNCTIONS.iter().find(|function| !function.is_of_kernel()) {
+            pr_err!(
+                "not loaded: {} does not lead to the kernel's own function; somebody has changed the table of exports\n",
+                function.name
+            );
+            return Err(EOPNOTSUPP);
+        }
         let run_queues = RunQueues::find().map_err(refused)?;
         let kthreads = Kthreads::find().map_err(refused)?;
 

@@ -19,6 +19,7 @@ const FILES: &[(&str, &str)] = &[
     ("bpf/sched.bpf.o", "lib/sched.bpf.o"),
     ("bpf/xdp.bpf.o", "lib/xdp.bpf.o"),
     ("empty_probe/empty_probe.ko", "modules/empty_probe.ko"),
+    ("forge_export/forge_export.ko", "modules/forge_export.ko"),
     ("forge_task/forge_task.ko", "modules/forge_task.ko"),
     ("hide_dirent/hide_dirent.ko", "modules/hide_dirent.ko"),
     ("hide_module/hide_module.ko", "modules/hide_module.ko"),

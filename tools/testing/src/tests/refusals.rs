@@ -24,6 +24,9 @@ const NUMBERS: [(&str, &str, u64); 2] = [
 pub fn tests() -> Vec<Test> {
     vec![
         Test::guest("refusals/btf", 60, Spec::q35(), |guest, _| btf(guest)),
+        Test::guest("refusals/exports", 60, Spec::q35(), |guest, _| {
+            exports(guest)
+        }),
         Test::guest("refusals/parameters", 90, Spec::q35(), |guest, _| {
             parameters(guest)
         }),
@@ -68,6 +71,26 @@ fn btf(guest: &mut Guest) -> Result<()> {
         guest.sh("echo 1 >/sys/kernel/debug/guest_integrity/scan && rmmod guest_integrity")?;
     }
     Ok(())
+}
+
+/// Without the kernel's own functions to call, the checker does not begin.
+fn exports(guest: &mut Guest) -> Result<()> {
+    guest.insmod("forge_export", "")?;
+    let log = refused(guest, "/kmod/insmod /modules/guest_integrity.ko")?;
+    ensure!(
+        log.len() == 1
+            && log[0].contains(
+                "guest_integrity: not loaded: find_pid_ns does not lead to the kernel's own function; "
+            ),
+        "{log:?}"
+    );
+    ensure!(guest.run("test -e /sys/module/guest_integrity")?.status != 0);
+    guest.sh("rmmod forge_export")?;
+
+    guest.insmod("forge_export", "change=0")?;
+    guest.insmod("guest_integrity", "interval_ms=0")?;
+    guest.sh("echo 1 >/sys/kernel/debug/guest_integrity/scan && rmmod guest_integrity")?;
+    guest.sh("rmmod forge_export").map(drop)
 }
 
 /// A value out of range is refused with one line that names the range, and the old value stays.
