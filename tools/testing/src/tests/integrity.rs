@@ -57,7 +57,7 @@ pub fn tests() -> Vec<Test> {
         Test::guest("integrity/views", 240, spec(), |guest, _| {
             views::cases(guest)
         }),
-        Test::guest("integrity/hooks", 60, spec(), |guest, _| {
+        Test::guest("integrity/hooks", 180, spec(), |guest, _| {
             hooks::hooks(guest)
         }),
         Test::guest("integrity/getdents", 150, spec(), |guest, _| {

@@ -17,8 +17,24 @@ use anyhow::{
     Context,
     Result, //
 };
+use std::time::Duration;
 
 const TRACING: &str = "/sys/kernel/tracing";
+
+/// A program of BPF, which is detached when the program goes that has attached it.
+const BPF: [(&str, &str, &str); 2] = [
+    (
+        "attach /lib/trace.bpf.o enter >/run/attach 2>&1 </dev/null & echo $! >/run/attach.pid",
+        "kill $(cat /run/attach.pid)",
+        "find_pid_ns",
+    ),
+    // By an event of perf.
+    (
+        "attach /lib/trace.bpf.o probe >/run/attach 2>&1 </dev/null & echo $! >/run/attach.pid",
+        "kill $(cat /run/attach.pid)",
+        "iterate_dir",
+    ),
+];
 
 /// Tracing that comes and goes on functions that the views call, and how it is called then.
 const TRACERS: [(&str, &str, &str); 2] = [
@@ -34,7 +50,10 @@ const TRACERS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// Operations of `/proc` that are not the kernel's own are found; tracing by root is said to be there, and no more.
+const PATCH: &str = "/sys/kernel/livepatch/live_patch";
+
+/// Operations of `/proc` that are not the kernel's own are found; tracing by root, programs of BPF and live patches are said to be there,
+/// and no more.
 pub fn hooks(guest: &mut Guest) -> Result<()> {
     MODULE.load(guest, ON_DEMAND)?;
     guest.sh(&format!(
@@ -58,8 +77,18 @@ pub fn hooks(guest: &mut Guest) -> Result<()> {
         "{own} functions of the module can be hooked"
     );
 
-    for (attach, detach, function) in TRACERS {
+    for (attach, detach, function) in TRACERS.into_iter().chain(BPF) {
         tracer(guest, attach, detach, function).with_context(|| attach.to_owned())?;
+    }
+    // The sanitizer kernel has no live patches.
+    if guest.run("test -e /sys/kernel/livepatch")?.status == 0 {
+        tracer(
+            guest,
+            "insmod /modules/live_patch.ko",
+            &format!("echo 0 >{PATCH}/enabled"),
+            "find_pid_ns",
+        )
+        .context("a live patch")?;
     }
     ensure!(count(guest, "findings")? == 0 && count(guest, "clean")? == count(guest, "scans")?);
     replaced(guest)
@@ -68,14 +97,15 @@ pub fn hooks(guest: &mut Guest) -> Result<()> {
 fn tracer(guest: &mut Guest, attach: &str, detach: &str, function: &str) -> Result<()> {
     let before = records(guest)?.len();
 
-    guest.sh(&format!("cd {TRACING} && {attach}"))?;
+    guest.sh("rm -f /run/attach")?;
+    guest.sh(&format!("cd {TRACING} && {{ {attach}; }}"))?;
+    observed(guest, 1)?;
     for _ in 0..3 {
         scan(guest)?;
+        ensure!(last(guest, "observed")? == 1 && last(guest, "hidden")? == 0);
     }
-    ensure!(last(guest, "observed")? == 1 && last(guest, "hidden")? == 0);
-    guest.sh(&format!("cd {TRACING} && {detach}"))?;
-    scan(guest)?;
-    ensure!(last(guest, "observed")? == 0);
+    guest.sh(&format!("cd {TRACING} && {{ {detach}; }}"))?;
+    observed(guest, 0)?;
 
     // Said once while it lasts.
     let all = records(guest)?;
@@ -87,6 +117,16 @@ fn tracer(guest: &mut Guest, attach: &str, detach: &str, function: &str) -> Resu
         "{new:?}"
     );
     Ok(())
+}
+
+/// Waits until scans observe so many functions: what attaches to them may take its time.
+fn observed(guest: &mut Guest, number: u64) -> Result<()> {
+    guest.wait_for("an observation", Duration::from_secs(60), |guest| {
+        let error = guest.sh("grep attach: /run/attach || true")?;
+        ensure!(error.is_empty(), "{error}");
+        scan(guest)?;
+        Ok((last(guest, "observed")? == number).then_some(()))
+    })
 }
 
 /// The operations of `/proc`.

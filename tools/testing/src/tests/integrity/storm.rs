@@ -40,7 +40,7 @@ const LOOPS: [(&str, &str); 4] = [
     // A CPU that goes meanwhile makes the kernel take the scheduler away.
     (
         "sched_ext",
-        "scx /lib/sched.bpf.o 500 500",
+        "attach /lib/sched.bpf.o tenon 500 500",
     ),
     // The probe, and views that come and go.
     (

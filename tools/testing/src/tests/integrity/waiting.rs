@@ -49,11 +49,11 @@ pub fn sched_ext(guest: &mut Guest) -> Result<()> {
     const STATE: &str = "/sys/kernel/sched_ext/state";
 
     MODULE.load(guest, &format!("{ON_DEMAND} views=runqueue"))?;
-    guest.sh("scx /lib/sched.bpf.o >/run/scx 2>&1 </dev/null & echo $! >/run/scx.pid")?;
+    guest.sh("attach /lib/sched.bpf.o tenon >/run/scx 2>&1 </dev/null & echo $! >/run/scx.pid")?;
     // The program reads all types of the kernel first.
     guest.wait_for("the scheduler", Duration::from_secs(60), |guest| {
         let state = guest.sh(&format!("cat {STATE} /run/scx"))?;
-        ensure!(!state.contains("scx:"), "{state}");
+        ensure!(!state.contains("attach:"), "{state}");
         Ok((state == "enabled\non").then_some(()))
     })?;
 
