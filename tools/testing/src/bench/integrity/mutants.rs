@@ -70,7 +70,10 @@ fn mutants(bench: &Bench) -> Result<Findings> {
         let mut row = Row::new(name, "false alarms");
 
         guest.insmod(name, "interval_ms=0 switch_probe=0")?;
-        let mut storm = Storm::begin(&mut guest, &["parameters", "modules", "sched_ext"])?;
+        let mut storm = Storm::begin(
+            &mut guest,
+            &["parameters", "modules", "sched_ext", "tracing", "bpf"],
+        )?;
         storm.rage(SECONDS, |_| Ok(()))?;
         let scans = storm.end()?.get("scans")?;
         let found = count(&mut guest, "findings")?;

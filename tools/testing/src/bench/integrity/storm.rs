@@ -71,6 +71,11 @@ fn long(bench: &Bench) -> Result<Findings> {
         ("truncated", "scans", number("truncated")?),
         ("false alarms", "findings", number("findings")?),
         ("met while they exited", "tasks", number("exiting")?),
+        (
+            "of tracing that came and went",
+            "observations",
+            number("observations")?,
+        ),
         ("suspected by the probe", "times", number("suspected")?),
         (
             "suspected by the first look only",

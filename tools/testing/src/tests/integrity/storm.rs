@@ -26,7 +26,7 @@ use std::{
 const ROUND: u64 = 60;
 
 /// What changes the machine meanwhile, each for ever.
-const LOOPS: [(&str, &str); 4] = [
+const LOOPS: [(&str, &str); 6] = [
     // A group that has used up its time within a moment, with a storm of its own.
     (
         "throttle",
@@ -41,6 +41,17 @@ const LOOPS: [(&str, &str); 4] = [
     (
         "sched_ext",
         "attach /lib/sched.bpf.o tenon 500 500",
+    ),
+    // Tracing of functions that the views call, by what writes over how they begin.
+    (
+        "tracing",
+        "cd /sys/kernel/tracing; echo find_pid_ns >set_ftrace_filter; echo p:tenon iterate_dir >kprobe_events; \
+         while sleep 0.1; do echo function >current_tracer; echo 1 >events/kprobes/tenon/enable; \
+         echo nop >current_tracer; echo 0 >events/kprobes/tenon/enable; echo; done",
+    ),
+    (
+        "bpf",
+        "attach /lib/trace.bpf.o enter 300 300",
     ),
     // The probe, and views that come and go.
     (
@@ -105,7 +116,8 @@ impl<'a> Storm<'a> {
     pub fn begin(guest: &'a mut Guest, without: &[&str]) -> Result<Self> {
         guest.sh(
             "mkdir -p /run/cg && mount -t cgroup2 none /run/cg && echo +cpu >/run/cg/cgroup.subtree_control && \
-             mkdir /run/cg/small && echo '1000 50000' >/run/cg/small/cpu.max",
+             mkdir /run/cg/small && echo '1000 50000' >/run/cg/small/cpu.max && \
+             { test -e /sys/kernel/tracing/trace || mount -t tracefs t /sys/kernel/tracing; }",
         )?;
         let mut storm = Storm {
             guest,
@@ -214,14 +226,15 @@ pub fn check(guest: &mut Guest) -> Result<()> {
         "{found} findings in {scans} scans: {:?}",
         findings(guest)?
     );
-    let [suspected, exiting, cleared] =
-        ["suspected", "exiting", "cleared"].map(|name| count(guest, name));
-    let exiting = exiting?;
+    let [suspected, exiting, cleared, observed] =
+        ["suspected", "exiting", "cleared", "observations"].map(|name| count(guest, name));
+    let (exiting, observed) = (exiting?, observed?);
     println!(
-        "{scans} scans, {} suspects of the probe, {exiting} tasks were exiting, {} cleared",
+        "{scans} scans, {} suspects of the probe, {exiting} tasks were exiting, {} cleared, {observed} observations",
         suspected?, cleared?
     );
     ensure!(exiting > 0, "no scan met a task that was exiting");
+    ensure!(observed > 0, "no scan met a function that was traced");
     Ok(())
 }
 
