@@ -490,6 +490,7 @@ fn device(guest: &mut Guest) -> Result<()> {
     const DEVICE: &str = "/dev/guest_integrity";
 
     MODULE.load(guest, ON_DEMAND)?;
+    interfaces::for_root_only(guest, &format!("<{DEVICE}"))?;
     for _ in 0..3 {
         hidden(guest, "task", "-c 1", "process_unlisted")?;
     }

@@ -4,6 +4,7 @@
 
 use super::{
     count,
+    interfaces::for_root_only,
     records,
     scan,
     Victim,
@@ -20,6 +21,9 @@ use anyhow::{
 const DEVICE: &str = "/dev/guest_integrity_listing";
 const SUBMIT: &str = "/tenon/scripts/integrity-listing";
 const MAX_MS: &str = "/sys/module/guest_integrity/parameters/listing_max_ms";
+
+/// Most numbers of a listing.
+const MOST: u32 = 4_194_304;
 
 /// What is not a listing.
 const BAD: [&str; 8] = [
@@ -105,6 +109,30 @@ fn refused(guest: &mut Guest) -> Result<()> {
         let written = guest.run(&format!("printf '{bad}' >{DEVICE}"))?;
         ensure!(written.status != 0, "{bad} is taken");
     }
+    for (command, error) in [
+        // More numbers than there can be.
+        (
+            format!("yes 1 | head -c {} | dd of={DEVICE} bs=64k", 2 * (MOST + 1)),
+            "Argument list too long",
+        ),
+        // Whose numbers mean others.
+        (
+            format!("unshare -p -f sh -c ': >{DEVICE}'"),
+            "Operation not permitted",
+        ),
+        // Where there is no /proc to compare with.
+        (
+            format!("unshare -m sh -c 'umount -l /proc && echo end >{DEVICE}'"),
+            "No such file or directory",
+        ),
+    ] {
+        let written = guest.run(&command)?;
+        ensure!(
+            written.status != 0 && written.stderr.contains(error),
+            "{command}: {written:?}"
+        );
+    }
+    for_root_only(guest, &format!(">{DEVICE}"))?;
     // Nor is one without an end taken for one.
     guest.sh(&format!("printf '1\\n2\\n' >{DEVICE}"))?;
     let mode = guest.sh(&format!("stat -c %a {DEVICE}"))?;

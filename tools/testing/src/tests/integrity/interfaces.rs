@@ -171,3 +171,15 @@ pub fn stop(guest: &mut Guest) -> Result<()> {
         Err(_) => Ok(()),
     }
 }
+
+/// Fails unless a device is refused to whoever is not root, with this redirection of the shell.
+pub fn for_root_only(guest: &mut Guest, redirection: &str) -> Result<()> {
+    let opened = guest.run(&format!(
+        "start-stop-daemon -S -c 65534:65534 -n nobody -a /bin/sh -- -c ': {redirection}'"
+    ))?;
+    ensure!(
+        opened.status != 0 && opened.stderr.contains("Permission denied"),
+        "{redirection}: {opened:?}"
+    );
+    guest.sh(&format!(": {redirection}")).map(drop)
+}

@@ -4,6 +4,7 @@
 
 use super::{
     count,
+    interfaces::for_root_only,
     Victim,
     MODULE,
     ON_DEMAND, //
@@ -79,6 +80,7 @@ pub fn snapshot(guest: &mut Guest) -> Result<()> {
     let read = format!("cat {DEVICE}");
 
     MODULE.load(guest, ON_DEMAND)?;
+    for_root_only(guest, &format!("<{DEVICE}"))?;
     let name: Vec<_> = NAME.iter().map(|byte| format!("\\{byte:03o}")).collect();
     let victim = Victim::start(guest, &format!("-c 1 -n \"$(printf '{}')\"", name.concat()))?;
 
