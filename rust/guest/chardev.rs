@@ -239,6 +239,20 @@ impl<T: CharDevice> Operations<T> {
         0
     }
 
+    /// Returns what [`Self::open`] has made for a file, and the file.
+    ///
+    /// # Safety
+    ///
+    /// [`Self::open`] must have opened the file, which must stay open for `'a`.
+    unsafe fn opened<'a>(file: *mut kernel::bindings::file) -> (Pin<&'a T>, &'a File) {
+        // SAFETY: `open` set the private data, which stays until `release`.
+        let this = unsafe { Pin::<KBox<T>>::borrow((*file).private_data) };
+        // SAFETY: The file is valid, and a stream has no position that could be in use.
+        let file = unsafe { File::from_raw_file(file) };
+
+        (this, file)
+    }
+
     /// # Safety
     ///
     /// Called by the kernel for a file that [`Self::open`] has opened.
@@ -251,10 +265,8 @@ impl<T: CharDevice> Operations<T> {
         if len == 0 {
             return 0;
         }
-        // SAFETY: `open` set the private data, which stays until `release`.
-        let this = unsafe { Pin::<KBox<T>>::borrow((*file).private_data) };
-        // SAFETY: The file is valid, and a stream has no position that could be in use.
-        let file = unsafe { File::from_raw_file(file) };
+        // SAFETY: By the safety requirements.
+        let (this, file) = unsafe { Self::opened(file) };
         let mut to = UserSlice::new(UserPtr::from_ptr(buf.cast()), len).writer();
 
         match this.read(file, &mut to) {
@@ -276,10 +288,8 @@ impl<T: CharDevice> Operations<T> {
         if len == 0 {
             return 0;
         }
-        // SAFETY: `open` set the private data, which stays until `release`.
-        let this = unsafe { Pin::<KBox<T>>::borrow((*file).private_data) };
-        // SAFETY: The file is valid, and a stream has no position that could be in use.
-        let file = unsafe { File::from_raw_file(file) };
+        // SAFETY: By the safety requirements.
+        let (this, file) = unsafe { Self::opened(file) };
         let mut from = UserSlice::new(UserPtr::from_ptr(buf.cast_mut().cast()), len).reader();
 
         match this.write(file, &mut from) {
@@ -296,10 +306,8 @@ impl<T: CharDevice> Operations<T> {
         file: *mut kernel::bindings::file,
         table: *mut kernel::bindings::poll_table_struct,
     ) -> bindings::__poll_t {
-        // SAFETY: `open` set the private data, which stays until `release`.
-        let this = unsafe { Pin::<KBox<T>>::borrow((*file).private_data) };
-        // SAFETY: The file is valid, and a stream has no position that could be in use.
-        let file = unsafe { File::from_raw_file(file) };
+        // SAFETY: By the safety requirements.
+        let (this, file) = unsafe { Self::opened(file) };
         // SAFETY: The kernel passes null or a table that is valid during the call.
         let table = unsafe { PollTable::from_raw(table) };
 
