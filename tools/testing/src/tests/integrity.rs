@@ -124,6 +124,13 @@ pub fn tests() -> Vec<Test> {
         Test::guest("integrity/snapshot", 120, spec(), |guest, _| {
             snapshot::snapshot(guest)
         }),
+        Test::guest(
+            "integrity/snapshot-full",
+            240,
+            spec().memory(2560),
+            |guest, _| snapshot::full(guest),
+        )
+        .stock_only("so many tasks take too long there"),
         Test::guest("integrity/uplink", 60, spec(), uplink::heartbeat),
         Test::guest("integrity/limits", 60, spec(), |guest, _| {
             interfaces::limits(guest)

@@ -151,3 +151,41 @@ pub fn snapshot(guest: &mut Guest) -> Result<()> {
     }
     victim.end(guest)
 }
+
+/// A document of more tasks than it can have says so, and has as many as it can.
+pub fn full(guest: &mut Guest) -> Result<()> {
+    const MOST: u64 = 32_768;
+    const LIMIT: Duration = Duration::from_secs(120);
+
+    MODULE.load(guest, ON_DEMAND)?;
+    guest.sh("echo 100000 >/proc/sys/kernel/threads-max; echo 100000 >/proc/sys/kernel/pid_max")?;
+    let head = |guest: &mut Guest, number: u64| {
+        // It goes back to the group that it came from to end its own. That of a guest's commands is the kernel's, without a number.
+        guest.sh_for(
+            LIMIT,
+            &format!("setsid sh -c 'crowd -n {number} -t cp {DEVICE} /run/snapshot && true'"),
+        )?;
+        // A line each.
+        let tasks = guest.number("grep -c '^{\"pid\":' /run/snapshot")?;
+        let truncated = guest
+            .run("grep -q '\"truncated\":true' /run/snapshot")?
+            .status
+            == 0;
+        let end = guest.sh("tail -c 4 /run/snapshot")?;
+        ensure!(end.trim_end().ends_with("]}"), "it ends with {end:?}");
+        Ok((tasks, truncated))
+    };
+
+    let (tasks, truncated) = head(guest, 1_000)?;
+    ensure!(
+        !truncated && tasks > 1_000 && tasks < MOST,
+        "{tasks} tasks, truncated: {truncated}"
+    );
+    let (tasks, truncated) = head(guest, MOST)?;
+    ensure!(
+        truncated && tasks == MOST,
+        "{tasks} tasks, truncated: {truncated}"
+    );
+    ensure!(count(guest, "scans")? == 0);
+    Ok(())
+}
