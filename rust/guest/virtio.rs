@@ -21,7 +21,8 @@
 //! A failure in 2 to 4 goes on at 5, or at 6 when there is no data yet.
 //!
 //! When the system is suspended, or a PCI function is reset, [`Driver::suspend`] is called in place of 5, and 6 follows, but the
-//! queues' handles and the data stay. Afterwards the queues are made again, 3 follows, and [`Driver::resume`] in place of 4.
+//! queues' handles and the data stay. Afterwards features are negotiated again, of which [`Driver::renegotiate`] may give some up, the
+//! queues are made again, 3 follows, and [`Driver::resume`] in place of 4.
 //!
 //! # What is not bounded
 //!
@@ -211,7 +212,15 @@ pub trait Driver {
         Err(EOPNOTSUPP)
     }
 
-    /// The device is back, with the same features, nothing in its queues and none of what the driver had told it. Goes on.
+    /// After [`suspend`](Self::suspend): gives up features for the time until the device is suspended or reset again. They are
+    /// those that were negotiated when the driver was bound, whatever was given up here before.
+    ///
+    /// What the driver has from [`probe`](Self::probe) on is that set, in which there may be more than the device knows of now.
+    fn renegotiate(data: Pin<&Self::Data<'_>>, features: &mut Features<Self::Feature>) {
+        let _ = (data, features);
+    }
+
+    /// The device is back, with nothing in its queues and none of what the driver had told it. Goes on.
     ///
     /// After an error the queues may work, but the device counts as failed until it is bound again.
     fn resume(dev: &Device<device::Core<'_>>, data: Pin<&Self::Data<'_>>) -> Result {
@@ -232,6 +241,9 @@ struct State {
     /// The callback of all queues.
     callback: RawCallback,
 
+    /// The features that were negotiated when the driver was bound.
+    features: [u64; 2],
+
     /// The driver's private data while callbacks may use it.
     data: Atomic<*mut c_void>,
 
@@ -241,9 +253,10 @@ struct State {
 }
 
 impl State {
-    fn new(callback: RawCallback) -> impl PinInit<Self, Error> {
+    fn new(callback: RawCallback, features: [u64; 2]) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             callback,
+            features,
             data: Atomic::new(core::ptr::null_mut()),
             queues <- new_mutex!(Set::new(), "guest::virtio::State::queues"),
         })
@@ -351,18 +364,27 @@ impl Device<device::Core<'_>> {
 }
 
 impl<'a> Device<device::CoreInternal<'a>> {
-    fn features<F: Feature>(&self) -> Features<F> {
+    /// Returns the negotiated set. Only while the device is probed.
+    fn features(&self) -> [u64; 2] {
         // SAFETY: By the type invariant `self.as_raw()` is valid, and nobody writes the set while the device is probed.
         let array = unsafe { addr_of_mut!((*self.as_raw()).__bindgen_anon_1) };
 
         // SAFETY: Both members of the union are made of 64-bit words, the array being the longer one.
-        Features::new(unsafe { array.cast::<[u64; 2]>().read() })
+        unsafe { array.cast::<[u64; 2]>().read() }
     }
 
-    /// Takes `bit` out of the negotiated set. Only for the validate callback.
-    fn clear_feature(&self, bit: u32) {
-        // SAFETY: By the type invariant `self.as_raw()` is valid; `bit` is in the driver's table, so it is below 128.
-        unsafe { bindings::__virtio_clear_bit(self.as_raw(), bit) };
+    /// Has these of the driver's features negotiated, and no others: all have been offered. Before the device is told, in the
+    /// validate callback or after a reset.
+    fn set_features<F: Feature>(&self, features: &Features<F>) {
+        for &bit in F::TABLE {
+            if features.has(bit) {
+                // SAFETY: By the type invariant `self.as_raw()` is valid; `bit` is in the driver's table, so it is below 128.
+                unsafe { bindings::__virtio_set_bit(self.as_raw(), bit) };
+            } else {
+                // SAFETY: As above.
+                unsafe { bindings::__virtio_clear_bit(self.as_raw(), bit) };
+            }
+        }
     }
 
     fn set_state(&self, state: Pin<KBox<State>>) {

@@ -22,6 +22,11 @@ __rust_helper void rust_helper___virtio_clear_bit(struct virtio_device *vdev, un
 	__virtio_clear_bit(vdev, fbit);
 }
 
+__rust_helper void rust_helper___virtio_set_bit(struct virtio_device *vdev, unsigned int fbit)
+{
+	__virtio_set_bit(vdev, fbit);
+}
+
 __rust_helper int rust_helper_virtqueue_set_affinity(struct virtqueue *vq,
 						     const struct cpumask *cpu_mask)
 {

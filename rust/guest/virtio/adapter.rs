@@ -8,6 +8,7 @@ use super::{
     Device,
     Driver,
     Feature,
+    Features,
     Interrupt,
     State, //
 };
@@ -91,13 +92,9 @@ impl<T: Driver> Adapter<T> {
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
 
         from_result(|| {
-            let mut features = dev.features::<T::Feature>();
+            let mut features = Features::new(dev.features());
             T::validate(dev, &mut features)?;
-            for bit in <T::Feature as Feature>::TABLE {
-                if !features.has(*bit) {
-                    dev.clear_feature(*bit);
-                }
-            }
+            dev.set_features(&features);
             Ok(0)
         })
     }
@@ -109,7 +106,8 @@ impl<T: Driver> Adapter<T> {
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };
 
         from_result(|| {
-            dev.set_state(KBox::pin_init(State::new(Self::vq_callback), GFP_KERNEL)?);
+            let state = State::new(Self::vq_callback, dev.features());
+            dev.set_state(KBox::pin_init(state, GFP_KERNEL)?);
 
             let bound = Self::bring_up(dev);
             if bound.is_err() {
@@ -120,7 +118,7 @@ impl<T: Driver> Adapter<T> {
     }
 
     fn bring_up(dev: &Device<device::CoreInternal<'_>>) -> Result {
-        let data = T::probe(dev, dev.features());
+        let data = T::probe(dev, Features::new(dev.features()));
         dev.as_ref().set_drvdata(data)?;
 
         // SAFETY: `set_drvdata()` has just stored a `Pin<KBox<T::Data<'_>>>`.
@@ -192,12 +190,24 @@ impl<T: Driver> Adapter<T> {
             if let Some(data) = dev.published::<T::Data<'_>>() {
                 T::suspend(dev, data)?;
                 dev.quiesce();
+                Self::renegotiate(dev, data);
             }
             Ok(0)
         })
     }
 
-    /// The device is there again, reset, with the features that were negotiated.
+    /// Says which features the device is to have when it is there again.
+    fn renegotiate(dev: &Device<device::CoreInternal<'_>>, data: Pin<&T::Data<'_>>) {
+        let Some(state) = dev.state() else {
+            return;
+        };
+        let mut features = Features::new(state.features);
+
+        T::renegotiate(data, &mut features);
+        dev.set_features(&features);
+    }
+
+    /// The device is there again, reset, with the features that it was to have.
     extern "C" fn restore_callback(vdev: *mut bindings::virtio_device) -> c_int {
         // SAFETY: As above.
         let dev = unsafe { &*vdev.cast::<Device<device::CoreInternal<'_>>>() };

@@ -103,7 +103,8 @@ impl<F: Feature> Features<F> {
         features.iter().any(|&feature| self.contains(feature))
     }
 
-    /// Gives `feature` up. Only [`Driver::validate`](super::Driver::validate) has a set that still can be changed.
+    /// Gives `feature` up. Only [`Driver::validate`](super::Driver::validate) and
+    /// [`Driver::renegotiate`](super::Driver::renegotiate) have a set that still can be changed.
     pub fn remove(&mut self, feature: F) {
         if let Some(mask) = 1u128.checked_shl(feature.bit()) {
             self.bits &= !mask;
