@@ -170,6 +170,11 @@ pub(crate) fn can_merge(features: &Features<Feature>) -> bool {
     features.contains_any(&RECEIVE_SEGMENTS)
 }
 
+/// Gives up that the device merges received packets.
+pub(crate) fn forbid_merging(features: &mut Features<Feature>) {
+    features.remove_all(&RECEIVE_SEGMENTS);
+}
+
 /// Returns the mask of what the device may leave to the guest (5.1.6.5.6.1): of checksums, and of segments if so wanted.
 pub(crate) fn guest_offloads(features: &Features<Feature>, segments: bool) -> u64 {
     let mut mask = 0;
@@ -396,9 +401,7 @@ pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, devi
     }
     if can_merge(features) {
         active |= device::Features::GRO_HW;
-        if features.contains(Feature::CtrlGuestOffloads) {
-            changeable |= device::Features::GRO_HW;
-        }
+        changeable |= device::Features::GRO_HW;
     }
     if features.contains(Feature::HashReport) {
         changeable |= device::Features::RXHASH;

@@ -219,6 +219,12 @@ impl virtio::Driver for Driver {
         Ok(())
     }
 
+    fn renegotiate(data: Pin<&Data>, features: &mut Features<Feature>) {
+        if !data.dev.data().recovery.negotiate() {
+            config::forbid_merging(features);
+        }
+    }
+
     /// The device is told again what it has forgotten; if it does not take that over the interface stays stopped.
     fn resume(dev: &virtio::Device<Core<'_>>, data: Pin<&Data>) -> Result {
         if let Some(control) = &data.dev.data().control {

@@ -233,16 +233,22 @@ impl device::Operations for Interface {
         Ok(())
     }
 
-    /// Has the device merge packets of a stream, or not.
+    /// Has the device merge packets of a stream, or not: by a command, or else by a reset that comes soon.
     fn set_features(dev: &Device<Self>, old: device::Features, new: device::Features) -> Result {
         let data = dev.data();
         let merge = new.contains(device::Features::GRO_HW);
 
+        if merge == old.contains(device::Features::GRO_HW) {
+            return Ok(());
+        }
         match data.control(Feature::CtrlGuestOffloads) {
-            Some(control) if merge != old.contains(device::Features::GRO_HW) => control
+            Some(control) => control
                 .set_guest_offloads(config::guest_offloads(&data.features, merge))
                 .inspect_err(|error| data.complain("what it may merge", *error)),
-            _ => Ok(()),
+            None => {
+                data.recovery.set_merging(merge);
+                Ok(())
+            }
         }
     }
 

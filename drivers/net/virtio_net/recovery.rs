@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is done when the device does not send, or keeps a queue that it was to forget: it is reset.
+//! What is done when the device does not send, or keeps a queue that it was to forget, or is to merge packets or not and has no
+//! command for that: it is reset.
 //!
 //! The stack's watchdog tells of a queue that has been stopped for five seconds. A notification or an interrupt may have been
 //! lost, so the first time the device is told of the queue again, and what it has sent is looked for. When that has brought
@@ -11,11 +12,11 @@ use crate::interface::Interface;
 use guest::{
     net::device::Device,
     virtio,
-    workqueue::disable_sync, //
+    workqueue::disable_delayed_sync, //
 };
 use kernel::{
-    impl_has_work,
-    new_work,
+    impl_has_delayed_work,
+    new_delayed_work,
     prelude::*,
     sync::{
         aref::ARef,
@@ -25,12 +26,20 @@ use kernel::{
         },
         Arc, //
     },
+    time::{
+        msecs_to_jiffies,
+        Jiffies,
+        Msecs, //
+    },
     workqueue::{
         system_freezable,
-        Work,
+        DelayedWork,
         WorkItem, //
     }, //
 };
+
+/// After how many milliseconds a reset is tried again that was not possible.
+const RETRY: Msecs = 1000;
 
 /// What the watchdog has found of a transmit queue.
 pub(crate) struct Watch {
@@ -77,29 +86,39 @@ impl Watch {
 #[pin_data]
 pub(crate) struct Recovery {
     vdev: ARef<virtio::Device>,
+    /// It is to be reset for what it does.
+    faulty: Atomic<bool>,
+    /// Whether it is to merge packets that the guest receives.
+    merge: Atomic<bool>,
+    /// Whether it knows that it may.
+    merges: Atomic<bool>,
     #[pin]
-    work: Work<Recovery>,
+    work: DelayedWork<Recovery>,
 }
 
-impl_has_work! {
-    impl HasWork<Self> for Recovery { self.work }
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self> for Recovery { self.work }
 }
 
 impl WorkItem for Recovery {
     type Pointer = Arc<Recovery>;
 
     fn run(this: Arc<Recovery>) {
+        // Another reset may have done it.
+        if !this.is_due() {
+            return;
+        }
         match this.vdev.reset() {
             Ok(()) => dev_info!(this.vdev, "the device was reset\n"),
-            // The system sleeps, the function is reset or the driver unbound: then this is not needed, or comes again.
-            Err(EBUSY) => {}
+            // It is bound, suspended or reset by somebody else, or merely looked at. When it is unbound there is no next time.
+            Err(EBUSY) if this.is_due() => this.enqueue(msecs_to_jiffies(RETRY)),
             Err(error) => dev_err!(this.vdev, "the device was not reset: {error:?}\n"),
         }
     }
 }
 
 impl Recovery {
-    /// Makes what can reset `vdev`.
+    /// Makes what can reset `vdev`, which merges packets if that was negotiated.
     ///
     /// # Errors
     ///
@@ -108,7 +127,10 @@ impl Recovery {
         Arc::pin_init(
             pin_init!(Self {
                 vdev,
-                work <- new_work!("virtio_net_rust::Recovery::work"),
+                faulty: Atomic::new(false),
+                merge: Atomic::new(true),
+                merges: Atomic::new(true),
+                work <- new_delayed_work!("virtio_net_rust::Recovery::work"),
             }),
             GFP_KERNEL,
         )
@@ -116,18 +138,44 @@ impl Recovery {
 
     /// Resets the device soon, which `fault`. Any context.
     pub(crate) fn begin(self: &Arc<Self>, fault: &str) {
-        // It may be under way already.
-        if system_freezable().enqueue(self.clone()).is_ok() {
+        if !self.faulty.load(Relaxed) {
             dev_warn!(
                 self.vdev,
                 "the device {fault}; it is reset, and what it had not sent is lost\n"
             );
         }
+        self.faulty.store(true, Relaxed);
+        self.enqueue(0);
+    }
+
+    /// Has the device merge packets that the guest receives, if that can be negotiated, or not: soon, by a reset.
+    pub(crate) fn set_merging(self: &Arc<Self>, merge: bool) {
+        self.merge.store(merge, Relaxed);
+        self.enqueue(0);
+    }
+
+    /// The device is being reset, whoever wants that. Returns whether it is to merge packets afterwards.
+    pub(crate) fn negotiate(&self) -> bool {
+        let merge = self.merge.load(Relaxed);
+
+        self.faulty.store(false, Relaxed);
+        self.merges.store(merge, Relaxed);
+        merge
+    }
+
+    /// Returns whether there is a reason for a reset.
+    fn is_due(&self) -> bool {
+        self.faulty.load(Relaxed) || self.merge.load(Relaxed) != self.merges.load(Relaxed)
+    }
+
+    fn enqueue(self: &Arc<Self>, delay: Jiffies) {
+        // It may be queued already.
+        let _ = system_freezable().enqueue_delayed::<_, 0>(self.clone(), delay);
     }
 
     /// Waits for a reset that is under way, and allows no other one.
     pub(crate) fn stop(self: &Arc<Self>) {
-        disable_sync(self);
+        disable_delayed_sync(self);
     }
 }
 

@@ -2,14 +2,10 @@
 
 //! Programs of the user's that see packets before the stack does.
 //!
-//! They see every packet as it was on the wire. So while there is one the device merges no packets, and what checksum a device
-//! leaves open is filled in here. Packets that a program wants sent share the transmit queues with the stack.
+//! They see every packet as it was on the wire. So while there is one the device merges no packets, for which one without a command
+//! for that is [reset](crate::recovery); and what checksum a device leaves open is filled in here. Packets that a program wants sent share the transmit queues with the stack.
 
 use crate::{
-    config::{
-        self,
-        Feature, //
-    },
     counters::rx as counter,
     header::{
         Checksum,
@@ -210,14 +206,6 @@ pub(crate) fn check(
     dev: &Device<Interface>,
     program: Attached,
 ) -> core::result::Result<(), Refusal> {
-    let data = dev.data();
-
-    if config::can_merge(&data.features) && data.control(Feature::CtrlGuestOffloads).is_none() {
-        return Err(Refusal {
-            error: EOPNOTSUPP,
-            message: c"the device merges packets and cannot be told not to: switch off its guest_tso4, guest_tso6 and guest_uso",
-        });
-    }
     if program == Attached::Linear && dev.mtu() > max_linear_mtu() {
         return Err(Refusal {
             error: EINVAL,

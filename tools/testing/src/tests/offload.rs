@@ -33,10 +33,13 @@ use std::{
 pub const MOVE: Duration = Duration::from_secs(60);
 
 /// How many bytes are moved.
-const LENGTH: u64 = 24 << 20;
+pub const LENGTH: u64 = 24 << 20;
 
 /// No frame on a wire is longer.
 pub const FRAME: u64 = 1514;
+
+/// The number of a feature bit: packets of TCP over IPv4 can come several in one.
+const GUEST_TSO4: usize = 7;
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
@@ -95,6 +98,24 @@ pub fn is_on(guest: &mut Guest, feature: &str) -> Result<bool> {
         .find_map(|line| line.trim().strip_prefix(feature)?.strip_prefix(": "))
         .with_context(|| format!("no {feature} in {features}"))?;
     Ok(line.starts_with("on"))
+}
+
+/// Whether it is negotiated that the device may merge packets of TCP.
+fn may_merge(guest: &mut Guest) -> Result<bool> {
+    let bits = guest.sh("cat /sys/class/net/eth0/device/features")?;
+
+    Ok(bits.as_bytes().get(GUEST_TSO4) == Some(&b'1'))
+}
+
+/// Waits until it is negotiated so, and the interface moves packets: after a reset of the device.
+pub fn renegotiated(guest: &mut Guest, merging: bool) -> Result<()> {
+    guest.wait_for("the negotiation", MOVE, |guest| {
+        Ok((may_merge(guest)? == merging).then_some(()))
+    })?;
+    guest.wait_for("an answer", MOVE, |guest| {
+        let answered = guest.run("ping -c 1 -W 1 10.0.2.2")?;
+        Ok((answered.status == 0).then_some(()))
+    })
 }
 
 /// Moves data over TCP from the other end to the guest (`inward`) or back, compares what arrives by SHA-256, and returns how
@@ -162,6 +183,7 @@ fn all(guest: &mut Guest, driver: Driver) -> Result<()> {
         size <= FRAME,
         "{size} bytes a received packet, without rx-gro-hw"
     );
+    ensure!(may_merge(guest)?, "the device was reset");
     guest.sh("ethtool -K eth0 rx-gro-hw on")?;
     let size = packet_size(guest, true, "10.0.2.15")?;
     ensure!(
@@ -187,12 +209,24 @@ fn none(guest: &mut Guest, driver: Driver) -> Result<()> {
     Ok(())
 }
 
-/// A device that cannot be told: the user cannot change what it merges.
+/// A device that has no command for it is reset to change what it merges. With the C driver the user cannot change that.
 fn fixed(guest: &mut Guest, driver: Driver) -> Result<()> {
     up(guest, driver)?;
     ensure!(is_on(guest, "rx-gro-hw")?, "rx-gro-hw is off");
-    guest.run("ethtool -K eth0 rx-gro-hw off")?;
-    ensure!(is_on(guest, "rx-gro-hw")?, "rx-gro-hw was turned off");
+    if driver == RUST {
+        guest.sh("ethtool -K eth0 rx-gro-hw off")?;
+        renegotiated(guest, false)?;
+        let size = packet_size(guest, true, "10.0.2.15")?;
+        ensure!(
+            size <= FRAME,
+            "{size} bytes a received packet, without rx-gro-hw"
+        );
+        guest.sh("ethtool -K eth0 rx-gro-hw on")?;
+        renegotiated(guest, true)?;
+    } else {
+        guest.run("ethtool -K eth0 rx-gro-hw off")?;
+        ensure!(is_on(guest, "rx-gro-hw")?, "rx-gro-hw was turned off");
+    }
     let size = packet_size(guest, true, "10.0.2.15")?;
     ensure!(size > 2 * FRAME, "{size} bytes a received packet");
     Ok(())

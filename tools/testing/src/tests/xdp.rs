@@ -13,8 +13,10 @@ use super::{
     offload::{
         is_on,
         packet_size,
+        renegotiated,
         up,
         FRAME,
+        LENGTH,
         MOVE, //
     },
     Driver,
@@ -110,12 +112,18 @@ pub fn tests() -> Vec<Test> {
             tap(&format!(",ctrl_guest_offloads=off,{PLAIN}")),
             move |guest, _| fixed(guest, driver),
         ));
-        tests.push(Test::guest(
-            name("refused"),
-            60,
-            tap(",ctrl_guest_offloads=off"),
-            move |guest, _| refused(guest, driver),
-        ));
+        for (suffix, properties) in [("", ""), ("-big", ",mrg_rxbuf=off")] {
+            // In both the C driver refuses for the same reason.
+            if driver == C && !properties.is_empty() {
+                continue;
+            }
+            tests.push(Test::guest(
+                name(&format!("negotiated{suffix}")),
+                180,
+                tap(&format!(",ctrl_guest_offloads=off{properties}")),
+                move |guest, _| negotiated(guest, driver),
+            ));
+        }
     }
     tests
 }
@@ -264,6 +272,21 @@ fn merged(guest: &mut Guest, driver: Driver) -> Result<()> {
         refused.stderr
     );
 
+    come_and_go(guest)?;
+
+    // What the interface was before a program came it is again, up or down.
+    guest.sh(&format!(
+        "{IP} link set eth0 down && {IP} link set eth0 up && ping -c 3 -W 5 10.0.2.2"
+    ))?;
+    detach(guest, "eth0")?;
+    ensure!(is_on(guest, "rx-gro-hw")?, "rx-gro-hw is off");
+    ensure!(packet_size(guest, true, "10.0.2.15")? > 2 * FRAME, "after");
+    attach(guest, "eth0", "pass")?;
+    driver.unload(guest)
+}
+
+/// Programs are attached and detached while data moves in both directions. In the end there is one that lets packets pass.
+fn come_and_go(guest: &mut Guest) -> Result<()> {
     // Another program, the other way round, and one after the other.
     guest.sh("(for i in 1 2 3 4 5 6 7 8 9 10; do \
          /bin/ip link set dev eth0 xdpdrv off; sleep 0.1; \
@@ -273,13 +296,40 @@ fn merged(guest: &mut Guest, driver: Driver) -> Result<()> {
     packet_size(guest, false, "10.0.2.2")?;
     guest.wait_for("ten changes", MOVE, |guest| {
         Ok((guest.run("grep -q done /run/changes")?.status == 0).then_some(()))
-    })?;
+    })
+}
 
-    // What the interface was before a program came it is again, up or down.
-    guest.sh(&format!(
-        "{IP} link set eth0 down && {IP} link set eth0 up && ping -c 3 -W 5 10.0.2.2"
-    ))?;
+/// A device that merges packets and has no command to tell it not to. It is reset when a program comes or goes, so that the program
+/// sees each packet as it was on the wire, and none passes by it. The C driver refuses.
+fn negotiated(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    ensure!(packet_size(guest, true, "10.0.2.15")? > 2 * FRAME, "before");
+    if driver == C {
+        ensure!(attach(guest, "eth0", "pass").is_err(), "it is attached");
+        ensure!(pings(guest, 10, 1000)? == 10, "pings are lost");
+        return Ok(());
+    }
+
+    attach(guest, "eth0", "drop")?;
+    ensure!(pings_for(guest, 3, 56, 1)? == 0, "pings pass by a program");
+    attach(guest, "eth0", "pass")?;
+    renegotiated(guest, false)?;
+    ensure!(!is_on(guest, "rx-gro-hw")?, "rx-gro-hw is on");
+    let before = sum(guest, "eth0", "rx", "xdp_packets")?;
+    let size = packet_size(guest, true, "10.0.2.15")?;
+    ensure!(size <= FRAME, "{size} bytes a packet, with a program");
+    let seen = sum(guest, "eth0", "rx", "xdp_packets")? - before;
+    ensure!(
+        seen > LENGTH / FRAME,
+        "the program has seen {seen} packets of a stream"
+    );
+    attach(guest, "eth0", "echo")?;
+    ensure_echoes(guest, 100, 1399)?;
+
+    come_and_go(guest)?;
+    renegotiated(guest, false)?;
     detach(guest, "eth0")?;
+    renegotiated(guest, true)?;
     ensure!(is_on(guest, "rx-gro-hw")?, "rx-gro-hw is off");
     ensure!(packet_size(guest, true, "10.0.2.15")? > 2 * FRAME, "after");
     attach(guest, "eth0", "pass")?;
@@ -409,13 +459,5 @@ fn fixed(guest: &mut Guest, driver: Driver) -> Result<()> {
         .sh(SHORT, &format!("{IP} link set tap0 mtu 9000"))?;
     attach(guest, "eth0", "echo_fragments")?;
     ensure_echoes(guest, 50, 8899)?;
-    Ok(())
-}
-
-/// A device that merges packets and cannot be told not to: no program.
-fn refused(guest: &mut Guest, driver: Driver) -> Result<()> {
-    up(guest, driver)?;
-    ensure!(attach(guest, "eth0", "pass").is_err(), "it is attached");
-    ensure!(pings(guest, 10, 1000)? == 10, "pings are lost");
     Ok(())
 }
