@@ -29,7 +29,7 @@ impl<B: Buffer> Queue<B> {
     ///
     /// [`ENOENT`]: the device cannot reset a queue. [`E2BIG`]: the device allows no ring of that size; [`EINVAL`]: it is 0.
     /// [`ENOMEM`]: the ring is as large as before, and empty. [`EBUSY`]: the device did not reset it, or does not take it back;
-    /// it cannot be used until the driver is bound again. [`ENODEV`]: the device is gone.
+    /// nothing can be added and nothing comes back until the device is reset. [`ENODEV`]: the device is gone; nothing comes back.
     pub fn resize(&self, size: u32) -> Result {
         let _life = self.life.lock();
         let vq = self.take_present().ok_or(ENODEV)?;
@@ -39,6 +39,8 @@ impl<B: Buffer> Queue<B> {
             bindings::virtqueue_resize(vq.as_ptr(), size, Some(Self::recycle_callback), None)
         });
 
+        // SAFETY: As above.
+        unsafe { give_up(vq, &result) };
         self.put(vq);
         result
     }
@@ -58,6 +60,8 @@ impl<B: Buffer> Queue<B> {
             bindings::virtqueue_reset(vq.as_ptr(), Some(Self::recycle_callback), None)
         });
 
+        // SAFETY: As above.
+        unsafe { give_up(vq, &result) };
         self.put(vq);
         result
     }
@@ -82,10 +86,16 @@ impl<B: Buffer> Queue<B> {
             bindings::virtqueue_reset(vq.as_ptr(), Some(Self::recycle_callback), None)
         });
 
+        // SAFETY: As above.
+        unsafe { give_up(vq, &result) };
         match result {
             Err(ENOENT | EPERM) => self.put(vq),
-            // INVARIANT: No token is left in it.
-            _ => other.put(vq),
+            _ => {
+                // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
+                unsafe { abandon(vq) };
+                // INVARIANT: No token is left in it.
+                other.put(vq);
+            }
         }
         result
     }
@@ -131,6 +141,8 @@ impl<B: Buffer> Queue<B> {
         if unsafe { is_present(vdev) } {
             return Some(vq);
         }
+        // SAFETY: As above.
+        unsafe { bindings::__virtqueue_break(vq.as_ptr()) };
         self.put(vq);
         None
     }
@@ -151,4 +163,29 @@ impl<B: Buffer> Queue<B> {
             drop(unsafe { B::from_raw(token) });
         }
     }
+}
+
+/// Puts a queue out of use that the device keeps: whoever has asked for the reset takes what was in flight for dropped, and must
+/// not get it back later.
+///
+/// # Safety
+///
+/// `vq` is valid, and nobody else can reach it. `result` is that of its reset.
+unsafe fn give_up(vq: NonNull<bindings::virtqueue>, result: &Result) {
+    if matches!(result, Err(EBUSY)) {
+        // SAFETY: By the safety requirements.
+        unsafe { bindings::__virtqueue_break(vq.as_ptr()) };
+    }
+}
+
+/// Empties a queue after its reset: there is something in it only if the transport has failed before the reset, and then the device may
+/// still write to it. So it is never freed.
+///
+/// # Safety
+///
+/// `vq` is valid, and nobody else can reach it.
+unsafe fn abandon(vq: NonNull<bindings::virtqueue>) {
+    // Each call removes one, so the loop ends.
+    // SAFETY: By the safety requirements.
+    while !unsafe { bindings::virtqueue_detach_unused_buf(vq.as_ptr()) }.is_null() {}
 }
