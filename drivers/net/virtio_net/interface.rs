@@ -268,6 +268,10 @@ impl device::Operations for Interface {
         xsk::queues(self, queue)
     }
 
+    fn queue_kept(dev: &Device<Self>, _queue: u16) {
+        rings::keep(&dev.data());
+    }
+
     fn add_vlan(dev: &Device<Self>, vid: u16) -> Result {
         dev.data().set_vlan(vid, true)
     }

@@ -2,7 +2,10 @@
 
 //! The rings: their sizes, and beginning anew (VirtIO 1.3, 2.6.1, virtqueue reset).
 
-use crate::interface::Interface;
+use crate::{
+    interface::Interface,
+    pairs::Queues, //
+};
 use guest::{
     net::{
         buffer::TxFrame,
@@ -51,7 +54,7 @@ pub(crate) fn rings(interface: &Interface) -> Result<Rings> {
 /// # Errors
 ///
 /// [`EOPNOTSUPP`]: the device cannot reset a queue. [`EINVAL`]: there are no such rings, or one cannot hold a packet that is
-/// sent. Those of [`Queue::resize`]; the rings are as large as before if they can be.
+/// sent. Those of [`Queue::resize`]; the rings are as large as before, at the latest when a device that keeps one has been reset.
 pub(crate) fn set(dev: &Locked<Interface>, rx: u32, tx: u32) -> Result {
     let data = dev.data();
     let now = rings(&data)?;
@@ -73,9 +76,10 @@ pub(crate) fn set(dev: &Locked<Interface>, rx: u32, tx: u32) -> Result {
 
     dev.interrupt(|| {
         begin(&data, wanted).inspect_err(|error| {
-            data.complain("the sizes of its rings", *error);
-            // As far as it goes.
-            let _ = begin(&data, before);
+            failed(&data, *error);
+            if let Err(error) = begin(&data, before) {
+                failed(&data, error);
+            }
         })
     })?;
     data.told.lock().rings = Some(wanted);
@@ -96,10 +100,7 @@ pub(crate) fn reset(dev: &Device<Interface>, index: u16) -> Result {
     pair.queues
         .frames
         .reset()
-        .inspect_err(|error| match *error {
-            EBUSY => data.recovery.begin("keeps a queue"),
-            error => data.complain("that a queue begins anew", error),
-        })?;
+        .inspect_err(|error| failed(&data, *error))?;
     // With the queue the device has reset this. It works without that too.
     if let Err(error) = data.coalescing.again_for(index) {
         data.complain("when a queue interrupts", error);
@@ -107,22 +108,56 @@ pub(crate) fn reset(dev: &Device<Interface>, index: u16) -> Result {
     Ok(())
 }
 
+/// A queue could not begin anew. One that the device keeps is out of use until the device is reset, which it is soon.
+fn failed(interface: &Interface, error: Error) {
+    match error {
+        EBUSY => keep(interface),
+        error => interface.complain("that a queue begins anew", error),
+    }
+}
+
+/// The device keeps a queue, and is reset soon.
+pub(crate) fn keep(interface: &Interface) {
+    interface.recovery.begin("keeps a queue");
+}
+
 /// Gives a device that was reset the rings that it had. Nothing is in flight.
 pub(crate) fn again(interface: &Interface, sizes: Option<Sizes>) -> Result {
     sizes.map_or(Ok(()), |sizes| resize(interface, sizes))
 }
 
-/// Begins with rings of these sizes, all of them empty.
+/// Begins with rings of these sizes. All are empty afterwards or, with an error, out of use: what was in flight is dropped.
 fn begin(interface: &Interface, Sizes { rx, tx }: Sizes) -> Result {
+    let mut result = Ok(());
+
     for pair in &interface.pairs {
-        if ring(&pair.queues.rx)?.size == rx {
-            pair.queues.frames.reset()?;
-        }
-        if ring(&pair.queues.tx)?.size == tx {
-            pair.queues.tx.reset()?;
-        }
+        let Queues {
+            rx: own,
+            frames,
+            tx: out,
+        } = &pair.queues;
+        let received = anew(ring(own), rx, |size| frames.resize(size), || frames.reset());
+        let sent = anew(ring(out), tx, |size| out.resize(size), || out.reset());
+
+        result = result.and(received).and(sent);
     }
-    resize(interface, Sizes { rx, tx })
+    result
+}
+
+/// Has one ring begin anew, with another size if it has not got that already.
+fn anew(
+    now: Result<Ring>,
+    size: u32,
+    resize: impl FnOnce(u32) -> Result,
+    reset: impl FnOnce() -> Result,
+) -> Result {
+    if now?.size == size {
+        return reset();
+    }
+    resize(size).inspect_err(|_| {
+        // The size may be what was wrong, and nothing have been dropped.
+        let _ = reset();
+    })
 }
 
 fn resize(interface: &Interface, Sizes { rx, tx }: Sizes) -> Result {

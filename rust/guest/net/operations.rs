@@ -132,6 +132,10 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// The device does not forget a queue, or does not take it back, as a socket comes or goes. The queue is out of use until the device
+    /// is reset. Process context, under the device's lock.
+    fn queue_kept(_dev: &Device<Self>, _queue: u16) {}
+
     /// Packets of the VLAN `vid` are to be received too; only with [`Features::VLAN_FILTER`]. Process context, under the rtnl
     /// lock. An error refuses the VLAN.
     fn add_vlan(_dev: &Device<Self>, _vid: u16) -> Result {

@@ -78,7 +78,8 @@ impl<T: Operations> Locked<T> {
                 *paused.frames = Some(receiving);
             }
             lent
-        })?;
+        })
+        .inspect_err(|error| self.note_failure(index, *error))?;
         self.exchange_frames(index, Some(sending));
         Ok(())
     }
@@ -104,15 +105,21 @@ impl<T: Operations> Locked<T> {
             Ok(result)
         })?;
         for result in [received, sent] {
-            match result {
-                Ok(()) | Err(ENODEV) => {}
-                Err(error) => pr_err!(
-                    "{}: the device did not take queue {index} back: {error:?}\n",
-                    self.name()
-                ),
+            if let Err(error) = result {
+                self.note_failure(index, error);
             }
         }
         Ok(())
+    }
+
+    /// A queue of a pair could not be reset.
+    fn note_failure(&self, index: u16, error: Error) {
+        match error {
+            // Where the device is gone there is nothing to be done.
+            ENODEV => {}
+            EBUSY => T::queue_kept(self, index),
+            error => pr_err!("{}: queue {index} was not reset: {error:?}\n", self.name()),
+        }
     }
 
     /// Has receive queues, and pools, go on after all buffers in flight were dropped, and perhaps the queues made anew. The interface

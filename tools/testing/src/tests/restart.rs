@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Tests of receive queues that the kernel restarts with memory of their own (`netdev_rx_queue_restart`), which the module
-//! `restart_queue` of `tools/testing/fixtures` has it do. The C driver cannot do this, so there is no twin.
+//! `restart_queue` of `tools/testing/fixtures` has it do, and of cards that do not reset a queue. The C driver cannot do the first and
+//! does not come back from the second, so there is no twin.
 
 use super::{
     net::{
@@ -47,6 +48,12 @@ use std::{
 /// Where a restart is asked for.
 const RESTART: &str = "/sys/module/restart_queue/parameters/restart";
 
+/// Where it is said what the card does not do.
+const REFUSE: &str = "/sys/module/restart_queue/parameters/refuse";
+
+/// What an interface is to everybody else.
+const INTERFACE: &str = "cat /sys/class/net/eth0/ifindex; /bin/ip -4 -o addr show eth0";
+
 /// How often each queue is restarted under traffic, where the kernel is not slow.
 const TIMES: u32 = 48;
 
@@ -80,6 +87,8 @@ pub fn tests() -> Vec<Test> {
         test("down", 60, tap(1, ""), down),
         test("refused", 60, tap(1, ",queue_reset=off"), refused),
         test("kept", 120, tap(2, ""), kept),
+        test("kept-rings", 180, tap(2, ""), kept_rings),
+        test("kept-socket", 120, tap(1, CAPABLE), kept_socket),
     ]
 }
 
@@ -226,37 +235,97 @@ fn refused(guest: &mut Guest) -> Result<()> {
     end(guest)
 }
 
+/// Has the card not do one of the steps of resetting a queue, until it is reset itself.
+fn refuse(guest: &mut Guest, step: &str) -> Result<()> {
+    guest.sh("dmesg -c >/dev/null")?;
+    guest.sh(&format!("echo eth0 {step} >{REFUSE}")).map(drop)
+}
+
+/// Waits until the card has been reset because it keeps a queue, and moves packets.
+fn recovered(guest: &mut Guest) -> Result<()> {
+    guest.wait_for("the reset", RECOVERY, |guest| {
+        let log = guest.sh("dmesg")?;
+        ensure!(!log.contains("not reset"), "{log}");
+        Ok(log.contains("the device was reset").then_some(()))
+    })?;
+    guest.wait_for("an answer", RECOVERY, |guest| {
+        let answered = guest.run("ping -c 3 -i 0.1 -W 1 10.0.2.2")?;
+        Ok((answered.status == 0).then_some(()))
+    })?;
+    let log = guest.sh("dmesg")?;
+    ensure!(
+        log.contains("the device keeps a queue; it is reset"),
+        "{log}"
+    );
+    Ok(())
+}
+
 /// A card that does not reset a queue when told, or keeps it, is reset itself: the interface goes on as it was, with the memory that
 /// it had.
 fn kept(guest: &mut Guest) -> Result<()> {
     begin(guest)?;
     for (queue, step) in [(0, "disable"), (1, "enable")] {
-        guest.sh("dmesg -c >/dev/null")?;
-        let interface = format!("cat /sys/class/net/eth0/ifindex; {IP} -4 -o addr show eth0");
-        let (before, had) = (guest.sh(&interface)?, pools(guest)?);
-        let stderr = restart_fails(guest, &format!("eth0 {queue} {step}"))?;
+        let (before, had) = (guest.sh(INTERFACE)?, pools(guest)?);
+        refuse(guest, step)?;
+        let stderr = restart_fails(guest, &format!("eth0 {queue}"))?;
         ensure!(stderr.contains("busy"), "{step}: {stderr}");
-        guest.wait_for("the reset", RECOVERY, |guest| {
-            let log = guest.sh("dmesg")?;
-            ensure!(!log.contains("not reset"), "{log}");
-            Ok(log.contains("the device was reset").then_some(()))
-        })?;
-        guest.wait_for("an answer", RECOVERY, |guest| {
-            let answered = guest.run("ping -c 3 -i 0.1 -W 1 10.0.2.2")?;
-            Ok((answered.status == 0).then_some(()))
-        })?;
-        let log = guest.sh("dmesg")?;
-        ensure!(
-            log.contains("the device keeps a queue; it is reset"),
-            "{log}"
-        );
+        recovered(guest)?;
 
         packet_size(guest, true, "10.0.2.15")?;
-        let (after, has) = (guest.sh(&interface)?, pools(guest)?);
+        let (after, has) = (guest.sh(INTERFACE)?, pools(guest)?);
         ensure!(before == after, "{before} became {after}");
         ensure!(had == has, "{had:?} became {has:?}");
         restart(guest, queue)?;
         ping(guest, 3)?;
     }
+    end(guest)
+}
+
+/// The same when the user wants rings of other sizes, while packets come and go in all of them.
+fn kept_rings(guest: &mut Guest) -> Result<()> {
+    begin(guest)?;
+    guest.sh("ethtool -G eth0 rx 128 tx 128")?;
+    for (wish, step) in [
+        ("rx 64", "disable"),
+        ("rx 64 tx 64", "enable"),
+        ("tx 256", "enable"),
+    ] {
+        let sizes = "ethtool -g eth0";
+        let (before, had) = (guest.sh(INTERFACE)?, guest.sh(sizes)?);
+        guest.sh("ping -q -i 0.002 -w 2 10.0.2.2 >/dev/null 2>&1 </dev/null &")?;
+        refuse(guest, step)?;
+        let refused = guest.run(&format!("ethtool -G eth0 {wish}"))?;
+        ensure!(refused.status != 0, "{wish}, {step}: it is done");
+        recovered(guest)?;
+
+        packet_size(guest, true, "10.0.2.15")?;
+        packet_size(guest, false, "10.0.2.2")?;
+        let (after, has) = (guest.sh(INTERFACE)?, guest.sh(sizes)?);
+        ensure!(before == after, "{before} became {after}");
+        ensure!(had == has, "{had} became {has}");
+    }
+    guest.sh("ethtool -G eth0 rx 64 tx 64")?;
+    ping(guest, 3)?;
+    end(guest)
+}
+
+/// The same when a socket goes, or comes.
+fn kept_socket(guest: &mut Guest) -> Result<()> {
+    begin(guest)?;
+    attach(guest, "eth0", "to_socket")?;
+    xsk::start(guest, "")?;
+    ensure_echoes(guest, 50, 1400)?;
+    refuse(guest, "enable")?;
+    xsk::end(guest)?;
+    recovered(guest)?;
+    ensure!(pings(guest, 20, 1400)? == 20, "pings are lost");
+
+    refuse(guest, "enable")?;
+    // It tries again when it cannot be bound.
+    xsk::start(guest, "")?;
+    recovered(guest)?;
+    ensure!(pings(guest, 20, 1400)? == 20, "pings are lost");
+    ensure_echoes(guest, 50, 1400)?;
+    xsk::end(guest)?;
     end(guest)
 }
