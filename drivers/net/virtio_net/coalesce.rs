@@ -267,16 +267,24 @@ impl Coalescing {
         Ok(())
     }
 
-    /// Tells a device one of whose receive queues was reset again when that interrupts.
-    pub(crate) fn again_for(&self, pair: u16) -> Result {
+    /// Tells a device whose queue with this number was reset again when that interrupts.
+    pub(crate) fn again_for(&self, queue: u16) -> Result {
         let told = self.told.lock();
+        let (Some(control), Some(known)) = (&self.each, told.pairs.get(usize::from(queue / 2)))
+        else {
+            return Ok(());
+        };
+        let Settings { rx, tx, .. } = self.after_reset(&told);
+        let (known, now) = if queue % 2 == 0 {
+            (known.rx, rx)
+        } else {
+            (known.tx, tx)
+        };
 
-        match (&self.each, told.pairs.get(usize::from(pair))) {
-            (Some(control), Some(known)) if known.rx != self.after_reset(&told).rx => {
-                control.set_queue_coalescing(pair.wrapping_mul(2), known.rx)
-            }
-            _ => Ok(()),
+        if known == now {
+            return Ok(());
         }
+        control.set_queue_coalescing(queue, known)
     }
 
     /// Returns what queues do that were reset: as all do.

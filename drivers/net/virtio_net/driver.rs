@@ -174,6 +174,7 @@ impl virtio::Driver for Driver {
             None
         };
         data.dev.data().device_stats.find(&data.dev.data());
+        data.dev.data().recovery.start(data.dev.clone());
         *data.registration.lock() = Some(Registration::new(
             data.dev.clone(),
             dev.as_ref(),
@@ -321,7 +322,7 @@ fn interface(
                 queues,
                 rx: rx_counters,
                 tx: tx_counters,
-                watch: Watch::new(),
+                watch: Watch::new()?,
             },
             GFP_KERNEL,
         )?;

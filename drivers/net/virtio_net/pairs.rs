@@ -53,7 +53,7 @@ pub(crate) struct Pair {
     pub(crate) queues: Queues,
     pub(crate) rx: Arc<Counters<{ rx::COUNT }>>,
     pub(crate) tx: Arc<Counters<{ tx::COUNT }>>,
-    pub(crate) watch: Watch,
+    pub(crate) watch: Arc<Watch>,
 }
 
 impl Pair {

@@ -101,11 +101,29 @@ pub(crate) fn reset(dev: &Device<Interface>, index: u16) -> Result {
         .frames
         .reset()
         .inspect_err(|error| failed(&data, *error))?;
-    // With the queue the device has reset this. It works without that too.
-    if let Err(error) = data.coalescing.again_for(index) {
-        data.complain("when a queue interrupts", error);
-    }
+    interrupt_again(&data, index.wrapping_mul(2));
     Ok(())
+}
+
+/// Has the device forget the transmit queue of a pair, which is empty afterwards; other queues go on.
+///
+/// # Errors
+///
+/// As [`reset`].
+pub(crate) fn reset_transmit(dev: &Device<Interface>, index: u16) -> Result {
+    let data = dev.data();
+    let pair = data.pairs.get(usize::from(index)).ok_or(EINVAL)?;
+
+    dev.restart_transmit_queue(index, &pair.queues.tx)?;
+    interrupt_again(&data, index.wrapping_mul(2) | 1);
+    Ok(())
+}
+
+/// With the queue of this number the device has reset when it interrupts. It works without that too.
+fn interrupt_again(interface: &Interface, queue: u16) {
+    if let Err(error) = interface.coalescing.again_for(queue) {
+        interface.complain("when a queue interrupts", error);
+    }
 }
 
 /// A queue could not begin anew. One that the device keeps is out of use until the device is reset, which it is soon.

@@ -14,6 +14,7 @@ use crate::{
         Class,
         Classes, //
     },
+    escalation::Step,
     interface::Interface,
     pairs::Pair, //
 };
@@ -168,6 +169,13 @@ pub(crate) fn list(dev: &Device<Interface>, list: &mut Statistics<'_>) {
         list.add(fmt!("tx_{name}"), value);
     }
     list.add(fmt!("tx_{TIMEOUTS}"), sums.timeouts);
+    let mut recoveries = [0; Step::COUNT];
+    for pair in pairs {
+        add(&mut recoveries, &pair.watch.recoveries(pair.sent()));
+    }
+    for (name, value) in Step::NAMES.iter().zip(recoveries) {
+        list.add(fmt!("tx_{name}"), value);
+    }
     let queues = (0..count).map(|pair| 2 * pair + 1);
     for (name, value) in classes.sums(&answer, device_stats::TX, queues) {
         list.add(fmt!("tx_hw_{name}"), value);
@@ -189,6 +197,10 @@ pub(crate) fn list(dev: &Device<Interface>, list: &mut Statistics<'_>) {
             list.add(fmt!("tx{index}_{name}"), value);
         }
         list.add(fmt!("tx{index}_{TIMEOUTS}"), pair.watch.timeouts());
+        let recoveries = pair.watch.recoveries(pair.sent());
+        for (name, value) in Step::NAMES.iter().zip(recoveries) {
+            list.add(fmt!("tx{index}_{name}"), value);
+        }
         for (name, value) in classes.values(&answer, device_stats::TX, 2 * index + 1) {
             list.add(fmt!("tx{index}_hw_{name}"), value);
         }

@@ -17,6 +17,7 @@ mod control;
 mod counters;
 mod device_stats;
 mod driver;
+mod escalation;
 mod hash;
 mod header;
 mod interface;

@@ -14,6 +14,7 @@
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
 use super::{
+    buffer::TxFrame,
     device::{
         Device,
         Locked,
@@ -34,7 +35,8 @@ use super::{
 };
 use crate::{
     bindings,
-    bottom_half, //
+    bottom_half,
+    virtio::Queue, //
 };
 use core::{
     cell::UnsafeCell,
@@ -297,6 +299,32 @@ impl<D: Operations> Device<D> {
     /// What a transmit queue has sent from frames is not in flight any more.
     pub(super) fn reset_frames(&self, index: u16) {
         self.with_queue(index, |queue| queue.with_frames(Tx::reset));
+    }
+}
+
+impl<D: Operations> Device<D> {
+    /// Has transmit queue `index`, whose packets go into `vq`, begin anew: the device forgets it, and all that is in flight is dropped.
+    /// Other queues go on. Sleeps, for as long as the device takes, with none of the locks of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`]: there is no such queue. Those of [`Queue::reset`].
+    pub fn restart_transmit_queue(&self, index: u16, vq: &Queue<TxFrame>) -> Result {
+        let side = self.side(index).ok_or(EINVAL)?;
+
+        self.with_queue(index, |queue| queue.stop());
+        let result = vq.reset_then(|| {
+            self.with_queue(index, |queue| {
+                queue.with_frames(Tx::reset);
+                // SAFETY: The queue is valid and locked; nothing that was sent comes back, and nobody can send before this is over.
+                unsafe { bindings::netdev_tx_reset_queue(queue.txq.as_ptr()) };
+            });
+        });
+
+        // The poll wakes the queue. Where the interface is stopped there is none, until it is started.
+        let _off = bottom_half::disable();
+        side.napi.schedule(|| {});
+        result
     }
 }
 

@@ -52,6 +52,16 @@ impl<B: Buffer> Queue<B> {
     ///
     /// As [`resize`](Self::resize).
     pub fn reset(&self) -> Result {
+        self.reset_then(|| {})
+    }
+
+    /// Does the same, and calls `settle` when nothing that was added before comes back any more, and before anybody can add something
+    /// again: also after an error, unless that is [`ENODEV`], [`ENOENT`] or [`EPERM`].
+    ///
+    /// # Errors
+    ///
+    /// As [`resize`](Self::resize).
+    pub fn reset_then(&self, settle: impl FnOnce()) -> Result {
         let _life = self.life.lock();
         let vq = self.take_present().ok_or(ENODEV)?;
 
@@ -62,6 +72,9 @@ impl<B: Buffer> Queue<B> {
 
         // SAFETY: As above.
         unsafe { give_up(vq, &result) };
+        if !matches!(result, Err(ENOENT | EPERM)) {
+            settle();
+        }
         self.put(vq);
         result
     }

@@ -7,9 +7,13 @@ use super::{
     card,
     net::{
         ping,
+        MODERN,
         RUST, //
     },
-    offload::up,
+    offload::{
+        packet_size,
+        up, //
+    },
     queues::statistic,
     Test, //
 };
@@ -55,6 +59,16 @@ pub fn tests() -> Vec<Test> {
         )
     };
 
+    let not_looked_into = |name: &str, properties: &str, body: fn(&mut Guest) -> Result<()>| {
+        Test::guest(
+            format!("net/{}/bent/{name}", RUST.module),
+            120,
+            Spec::q35().tap(1, &format!("{MODERN}{properties}")),
+            move |guest, _| body(guest),
+        )
+        .allow_message(LATE)
+    };
+
     vec![
         test("packets", 120, 1, packets),
         test("queues", 120, 1, queues),
@@ -64,6 +78,15 @@ pub fn tests() -> Vec<Test> {
         test("lost-kick", 60, 1, lost_kick).allow_message(LATE),
         test("silent-transmit", 120, 1, silent_transmit).allow_message(LATE),
         test("anything", 240, 2, anything),
+        not_looked_into("ignored-queue", ",queue_reset=on", |guest| {
+            ignored(guest, "queue", "queue_reset", 2)
+        }),
+        not_looked_into("ignored-device", ",queue_reset=on", |guest| {
+            ignored(guest, "device", "device_reset", 3)
+        }),
+        not_looked_into("ignored-fixed", ",queue_reset=off", |guest| {
+            ignored(guest, "device", "device_reset", 2)
+        }),
     ]
 }
 
@@ -194,8 +217,48 @@ const LATE: &str = "NETDEV WATCHDOG";
 /// Until the watchdog's first look, and its second one.
 const WATCHDOG: Duration = Duration::from_secs(15);
 
+/// What an interface is to everybody else.
+const INTERFACE: &str =
+    "cat /sys/class/net/eth0/ifindex; /bin/ip -4 -o addr show eth0; ethtool -c eth0";
+
 /// Has the guest send more than a ring holds, without waiting for an end of it.
 const FLOOD: &str = "ping -q -c 3000 -i 0.002 -W 1 10.0.2.2 >/dev/null 2>&1 &";
+
+/// Of what can be tried, this has helped, and nothing else.
+fn recovered(guest: &mut Guest, by: &str) -> Result<()> {
+    for step in ["kick", "queue_reset", "device_reset"] {
+        let counted = statistic(guest, &format!("tx0_recoveries_by_{step}"))?;
+        ensure!((counted > 0) == (step == by), "{counted} by {step}");
+    }
+    Ok(())
+}
+
+/// Has QEMU's card not look into its transmit queue, until that or the card is reset. Returns when a step of the driver's has helped,
+/// after as many timeouts; the interface stays as it was.
+fn ignored(guest: &mut Guest, until: &str, by: &str, timeouts: u64) -> Result<()> {
+    const IGNORE: &str = "/sys/module/restart_queue/parameters/ignore";
+
+    up(guest, RUST)?;
+    guest.insmod("restart_queue", "")?;
+    let before = guest.sh(INTERFACE)?;
+    guest.sh(&format!("echo eth0 1 {until} >{IGNORE}"))?;
+    guest.sh("(for i in $(seq 30); do ping -q -c 300 -i 0.002 -W 1 10.0.2.2; done) >/dev/null 2>&1 </dev/null &")?;
+    guest.wait_for("a step that helps", 4 * WATCHDOG, |guest| {
+        let counted = statistic(guest, &format!("tx0_recoveries_by_{by}"))?;
+        Ok((counted > 0).then_some(()))
+    })?;
+    recovered(guest, by)?;
+    let counted = statistic(guest, "tx0_tx_timeouts")?;
+    ensure!(counted == timeouts, "{counted} times too late");
+    let was_reset = guest.run("dmesg | grep 'the device was reset'")?.status == 0;
+    ensure!(was_reset == (by == "device_reset"), "{was_reset}");
+
+    packet_size(guest, true, "10.0.2.15")?;
+    packet_size(guest, false, "10.0.2.2")?;
+    let after = guest.sh(INTERFACE)?;
+    ensure!(before == after, "{before} and then {after}");
+    RUST.unload(guest)
+}
 
 /// A notification of a transmit queue that is lost costs the time until the watchdog looks.
 fn lost_kick(guest: &mut Guest) -> Result<()> {
@@ -208,6 +271,7 @@ fn lost_kick(guest: &mut Guest) -> Result<()> {
     })?;
     ensure!(straighten(guest)? == 1, "no notification was lost");
     ping(guest, 3)?;
+    recovered(guest, "kick")?;
     card::echo(guest)?;
     let begins = guest.card()?.begins;
     ensure!(begins == 1, "the card was reset {} times", begins - 1);
@@ -216,9 +280,6 @@ fn lost_kick(guest: &mut Guest) -> Result<()> {
 
 /// A card that gives nothing back is reset, and again after a longer pause; the interface stays as it was.
 fn silent_transmit(guest: &mut Guest) -> Result<()> {
-    const INTERFACE: &str =
-        "cat /sys/class/net/eth0/ifindex; /bin/ip -4 -o addr show eth0; ethtool -c eth0";
-
     up(guest, RUST)?;
     guest.sh("ethtool -C eth0 rx-usecs 5")?;
     let before = guest.sh(INTERFACE)?;
