@@ -348,8 +348,10 @@ impl Transmit for Sender {
     }
 
     fn arm(&mut self) -> bool {
-        // A device that is gone interrupts no more.
-        self.queue.lock().is_none_or(|mut vq| vq.enable_cb())
+        // Freeing what was sent can wait until there is more of it. A device that is gone interrupts no more.
+        self.queue
+            .lock()
+            .is_none_or(|mut vq| vq.enable_cb_delayed())
     }
 
     fn disarm(&mut self) {
