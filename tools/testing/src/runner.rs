@@ -48,8 +48,8 @@ use std::{
     },
 };
 
-/// Time for a guest to come up and to be looked through at the end, on top of what the test itself may take.
-const OVERHEAD: Duration = Duration::from_secs(120);
+/// Time for a guest to come up, at its last attempt, and to be looked through at the end, on top of what the test itself may take.
+const OVERHEAD: Duration = Duration::from_secs(330);
 
 /// How tests are run.
 pub struct Options {
