@@ -363,7 +363,7 @@ impl Balloon {
     /// `old` is isolated from this balloon, and `new` is not in use.
     unsafe fn replace(&self, new: Page, old: Page, may_wait: bool) -> Result {
         // SAFETY: By the safety requirements `new` is a valid page.
-        if unsafe { pfns::first_pfn(new) }.is_none() {
+        if unsafe { pfns::first_pfn(new, 1) }.is_none() {
             return Err(EBUSY);
         }
 

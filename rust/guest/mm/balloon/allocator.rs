@@ -79,14 +79,8 @@ impl Allocator {
         // SAFETY: `block` has just been allocated with this order, and is not compound.
         unsafe { bindings::split_page(block.as_ptr(), order) };
 
-        let mut pages = Pages::new();
-        for i in 0..1 << order {
-            // SAFETY: The pages of a block lie in a row.
-            let page = unsafe { block.add(i) };
-            // SAFETY: After the split, each is a page of order 0 with one reference, which is ours.
-            unsafe { pages.push(page) };
-        }
-        Some(pages)
+        // SAFETY: It has just been split, and its references are ours.
+        Some(unsafe { Pages::from_block(block, order) })
     }
 
     fn take_single(&mut self, count: usize) -> Pages<Fresh> {

@@ -32,10 +32,12 @@ const LRU: usize = offset_of!(
 /// # Invariants
 ///
 /// With a `len` of 0, `first` dangles. Otherwise it is the first of `len` pages that are linked by their `lru` entries in a
-/// circle. One reference to each page belongs to the value, and nobody else uses the entries.
+/// circle. One reference to each page belongs to the value, and nobody else uses the entries. With `is_block` they were allocated
+/// as one block, and are in ascending order: neighbours, in one zone.
 pub struct Pages<State> {
     first: NonNull<bindings::page>,
     len: usize,
+    is_block: bool,
     _state: PhantomData<State>,
 }
 
@@ -48,6 +50,7 @@ impl<State> Pages<State> {
         Self {
             first: NonNull::dangling(),
             len: 0,
+            is_block: false,
             _state: PhantomData,
         }
     }
@@ -62,6 +65,16 @@ impl<State> Pages<State> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Calls `f` with the first page and the length of each run of neighbours, or of as much of one as is known to be one.
+    #[inline]
+    pub(super) fn for_each_run(&self, mut f: impl FnMut(NonNull<bindings::page>, usize)) {
+        if self.is_block {
+            f(self.first, self.len);
+        } else {
+            self.for_each(|page| f(page, 1));
+        }
     }
 
     /// Calls `f` with each page.
@@ -84,13 +97,15 @@ impl<State> Pages<State> {
     pub(super) fn for_each_zone(&self, mut f: impl FnMut(NonNull<bindings::page>, isize)) {
         let mut run: Option<(NonNull<bindings::page>, *mut bindings::zone, isize)> = None;
 
-        self.for_each(|page| {
+        self.for_each_run(|page, len| {
+            // CAST: Memory has fewer pages.
+            let len = len as isize;
             // SAFETY: By the type invariant `page` is a valid page.
             let zone = unsafe { bindings::page_zone(page.as_ptr()) };
             match &mut run {
-                Some((_, of, count)) if *of == zone => *count += 1,
+                Some((_, of, count)) if *of == zone => *count += len,
                 _ => {
-                    if let Some((first, _, count)) = run.replace((page, zone, 1)) {
+                    if let Some((first, _, count)) = run.replace((page, zone, len)) {
                         f(first, count);
                     }
                 }
@@ -109,6 +124,7 @@ impl<State> Pages<State> {
         Pages {
             first: this.first,
             len: this.len,
+            is_block: this.is_block,
             _state: PhantomData,
         }
     }
@@ -155,12 +171,33 @@ impl<State> Pages<State> {
             // SAFETY: Every entry of the list is the `lru` of a page.
             first: unsafe { page(first) },
             len,
+            is_block: false,
             _state: PhantomData,
         }
     }
 }
 
 impl Pages<Fresh> {
+    /// Takes the `1 << order` pages from `block` on.
+    ///
+    /// # Safety
+    ///
+    /// They were allocated as one block, which was split. One reference to each passes to this value. Nobody else uses their
+    /// `lru`.
+    pub(super) unsafe fn from_block(block: NonNull<bindings::page>, order: u32) -> Self {
+        let mut pages = Self::new();
+
+        for i in 0..1 << order {
+            // SAFETY: The pages of a block lie in a row.
+            let page = unsafe { block.add(i) };
+            // SAFETY: By the safety requirements; after the split the page has order 0.
+            unsafe { pages.push(page) };
+        }
+        // INVARIANT: By the safety requirements, and they were added in this order.
+        pages.is_block = true;
+        pages
+    }
+
     /// Adds `page` at the end.
     ///
     /// # Safety
@@ -185,6 +222,7 @@ impl Pages<Fresh> {
             unsafe { link(entry, first) };
         }
         self.len += 1;
+        self.is_block = false;
     }
 }
 

@@ -84,9 +84,9 @@ impl PfnBuffer {
 
         self.0.used = 0;
         let mut fits = true;
-        pages.for_each(|page| {
-            // SAFETY: By the type invariant of `pages` this is a valid page.
-            fits &= unsafe { self.0.name(page) };
+        pages.for_each_run(|page, len| {
+            // SAFETY: By the type invariant of `pages` these are valid pages.
+            fits &= unsafe { self.0.name(page, len) };
         });
         if !fits {
             return Err((self, pages));
@@ -118,7 +118,7 @@ impl PfnBuffer {
         let mut fits = true;
         for page in pages {
             // SAFETY: By the safety requirements.
-            fits &= unsafe { self.0.name(page) };
+            fits &= unsafe { self.0.name(page, 1) };
         }
         if !fits || self.0.used == 0 {
             return Err(self);
@@ -133,17 +133,20 @@ impl PfnBuffer {
 }
 
 impl Storage {
-    /// Adds the frame numbers of `page`. Returns `false` if there is no room, or they do not fit.
+    /// Adds the frame numbers of `len` neighbours, of which `page` is the first. Returns `false` if there is no room, or they do
+    /// not fit.
     ///
     /// # Safety
     ///
-    /// The page is valid.
-    unsafe fn name(&mut self, page: NonNull<bindings::page>) -> bool {
-        let Some(slots) = self.pfns.get_mut(self.used..self.used + PFNS_PER_PAGE) else {
+    /// They are valid pages.
+    #[inline]
+    unsafe fn name(&mut self, page: NonNull<bindings::page>, len: usize) -> bool {
+        let used = self.used.saturating_add(len.saturating_mul(PFNS_PER_PAGE));
+        let Some(slots) = self.pfns.get_mut(self.used..used) else {
             return false;
         };
         // SAFETY: By the safety requirements.
-        let Some(first) = (unsafe { first_pfn(page) }) else {
+        let Some(first) = (unsafe { first_pfn(page, len) }) else {
             return false;
         };
 
@@ -151,27 +154,27 @@ impl Storage {
             // Does not wrap: see `first_pfn()`.
             *slot = first.wrapping_add(i).to_le();
         }
-        self.used += PFNS_PER_PAGE;
+        self.used = used;
         true
     }
 }
 
-/// Returns the device's number of the first of its page frames that make up `page`. All of them have a number, or none.
+/// Returns the device's number of the first of its page frames that make up `page` and the `len` - 1 pages that follow it. All of
+/// them have a number, or none.
 ///
 /// # Safety
 ///
-/// The page is valid.
-pub(super) unsafe fn first_pfn(page: NonNull<bindings::page>) -> Option<u32> {
+/// `page` is a valid page.
+#[inline]
+pub(super) unsafe fn first_pfn(page: NonNull<bindings::page>, len: usize) -> Option<u32> {
     // SAFETY: By the safety requirements.
     let pfn = unsafe { bindings::page_to_pfn(page.as_ptr()) };
-    let last = pfn
-        .checked_mul(PFNS_PER_PAGE)?
-        .checked_add(PFNS_PER_PAGE - 1)?;
+    let first = pfn.checked_mul(PFNS_PER_PAGE)?;
+    let end = pfn.checked_add(len)?.checked_mul(PFNS_PER_PAGE)?;
 
-    // CAST: Fewer than 32 bits, as the last of them has not more.
-    u32::try_from(last)
-        .ok()
-        .map(|last| last - (PFNS_PER_PAGE as u32 - 1))
+    // The last one has 32 bits, so the first has.
+    u32::try_from(end.checked_sub(1)?).ok()?;
+    u32::try_from(first).ok()
 }
 
 /// Frame numbers for the device, and the pages that they name.
