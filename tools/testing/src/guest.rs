@@ -420,7 +420,7 @@ impl Guest {
     /// An error with what the guest says about it, if it went away meanwhile.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         // The process takes a moment to be gone after its sockets.
-        if self.process.wait(Duration::from_millis(500)).is_err() {
+        if self.process.wait(Duration::from_secs(3)).is_err() {
             return error;
         }
         let log = self.log();
