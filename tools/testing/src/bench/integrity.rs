@@ -4,6 +4,7 @@
 
 mod crowd;
 mod mutants;
+mod pause;
 mod storm;
 mod switch;
 
@@ -14,6 +15,7 @@ pub fn benchmarks() -> Vec<Benchmark> {
     [
         crowd::benchmarks(),
         switch::benchmarks(),
+        pause::benchmarks(),
         storm::benchmarks(),
         mutants::benchmarks(),
     ]
