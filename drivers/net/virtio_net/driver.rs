@@ -168,6 +168,7 @@ impl virtio::Driver for Driver {
 
     fn init<'bound>(dev: &'bound virtio::Device<Core<'_>>, data: Pin<&'bound Data>) -> Result {
         let active = pairs::start(&data.dev)?;
+        told::random_address(&data.dev);
         let failover = if data.dev.data().features.contains(Feature::Standby) {
             Some(failover::Module::load().ok_or(ENOENT)?)
         } else {

@@ -121,6 +121,23 @@ impl Filter {
     }
 }
 
+/// Tells a device that has no address of its own the one that chance has given to the interface.
+pub(crate) fn random_address(dev: &Device<Interface>) {
+    let data = dev.data();
+
+    if data.features.contains(Feature::Mac) {
+        return;
+    }
+    if let (Some(control), Some(addr)) = (
+        data.control(Feature::CtrlMacAddr),
+        MacAddr::new(dev.address()),
+    ) {
+        if let Err(error) = control.set_mac(addr) {
+            data.complain("its address", error);
+        }
+    }
+}
+
 /// Tells a device that has been reset everything again. Under the rtnl lock and the device's.
 pub(crate) fn again(dev: &Device<Interface>) -> Result {
     let data = dev.data();

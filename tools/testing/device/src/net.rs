@@ -141,7 +141,8 @@ pub struct Net {
     offered: u64,
     negotiated: u64,
     pairs: u16,
-    address: [u8; 6],
+    /// Its address, as far as it knows that.
+    pub address: [u8; 6],
     peer: Peer,
     waiting: VecDeque<Vec<u8>>,
     /// All queues in the order of their numbers, the control queue last.

@@ -50,6 +50,12 @@ pub fn tests() -> Vec<Test> {
             Spec::q35().card(2, &[]),
             move |guest, _| pairs(guest, driver),
         ));
+        tests.push(Test::guest(
+            name("no-address"),
+            60,
+            Spec::q35().card(1, &[feature::MAC]),
+            move |guest, _| no_address(guest, driver),
+        ));
         let counted = Test::guest(
             name("statistics"),
             60,
@@ -140,6 +146,33 @@ fn plain(guest: &mut Guest, driver: Driver) -> Result<()> {
     }
     driver.unload(guest)?;
     up(guest, driver)?;
+    ping(guest, 3)
+}
+
+/// A card without an address gets one by chance, and is told.
+fn no_address(guest: &mut Guest, driver: Driver) -> Result<()> {
+    // Of the first byte: that nobody has assigned it to a maker.
+    const LOCAL: u8 = 2;
+
+    let own = guest.card()?.address;
+    up(guest, driver)?;
+    let text = guest.sh("cat /sys/class/net/eth0/address")?;
+    let address: Vec<_> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()
+        .with_context(|| text.clone())?;
+    ensure!(
+        address != own && address[0] & LOCAL != 0,
+        "the address is {text}"
+    );
+    let kind = guest.sh("cat /sys/class/net/eth0/addr_assign_type")?;
+    ensure!(kind == "1", "it is of kind {kind}, not a random one");
+    let told = guest.card()?.address;
+    ensure!(
+        address == told,
+        "{address:x?}, and the card knows {told:x?}"
+    );
     ping(guest, 3)
 }
 
