@@ -223,7 +223,7 @@ impl Test {
 const STOCK: [&str; 3] = ["virtio_net", "virtio_balloon", "virtio_rng"];
 
 /// Beginnings of the names of tests that have not passed on the sanitizer kernel yet as they are now: each is to go from here.
-const UNTRIED: [&str; 25] = [
+const UNTRIED: [&str; 26] = [
     "balloon/virtio_balloon_rust/limits",
     "balloon/virtio_balloon_rust/oom",
     "balloon/virtio_balloon_rust/platform",
@@ -239,6 +239,7 @@ const UNTRIED: [&str; 25] = [
     "integrity/views",
     "net/virtio_net_rust/backends",
     "net/virtio_net_rust/bits",
+    "net/virtio_net_rust/card/event-index",
     "net/virtio_net_rust/card/no-address",
     "net/virtio_net_rust/failover",
     "net/virtio_net_rust/migration",

@@ -14,7 +14,8 @@ use crate::{
     },
     server::{
         Model,
-        Ring, //
+        Ring,
+        TRANSPORT, //
     }, //
 };
 use std::{
@@ -41,6 +42,7 @@ pub mod feature {
     pub const CTRL_VLAN: u32 = 19;
     pub const MQ: u32 = 22;
     pub const CTRL_MAC_ADDR: u32 = 23;
+    pub const EVENT_IDX: u32 = 29;
     pub const DEVICE_STATS: u32 = 50;
     pub const VQ_NOTF_COAL: u32 = 52;
     pub const NOTF_COAL: u32 = 53;
@@ -161,7 +163,9 @@ impl Net {
     /// A card with as many pairs of queues.
     pub fn new(pairs: u16) -> Self {
         Net {
-            offered: OFFERED.iter().fold(0, |bits, bit| bits | (1 << bit)),
+            offered: OFFERED
+                .iter()
+                .fold(TRANSPORT, |bits, bit| bits | (1 << bit)),
             negotiated: 0,
             pairs,
             address: [0x52, 0x54, 0, 0, 0, 0x15],

@@ -55,8 +55,8 @@ const MAX_QUEUE_SIZE: usize = 1024;
 /// How often a device may do something without being asked to.
 const TICK: Duration = Duration::from_millis(5);
 
-/// What QEMU does by itself when the driver asks for it.
-const TRANSPORT: u64 = (1 << 28) | (1 << 29) | (1 << 32);
+/// What needs nothing of a device here: QEMU and the rings that are used see to it.
+pub const TRANSPORT: u64 = (1 << 28) | (1 << 29) | (1 << 32);
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
@@ -112,7 +112,7 @@ pub trait Model: Send + 'static {
     /// How many queues it has.
     fn queues(&self) -> usize;
 
-    /// The feature bits of this kind of device.
+    /// The feature bits, [`TRANSPORT`] among them unless one of those is to be missing.
     fn features(&self) -> u64;
 
     /// The configuration space.
@@ -162,7 +162,7 @@ impl<M: Model> VhostUserBackend for Backend<M> {
     }
 
     fn features(&self) -> u64 {
-        self.model().features() | TRANSPORT | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+        self.model().features() | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
     fn acked_features(&self, features: u64) {

@@ -11,6 +11,7 @@ use super::{
         RUST, //
     },
     offload::up,
+    queues::statistic,
     Driver,
     Test, //
 };
@@ -24,7 +25,10 @@ use anyhow::{
     Result, //
 };
 use std::time::Duration;
-use tenon_device::net::feature;
+use tenon_device::{
+    net::feature,
+    script::Script, //
+};
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
@@ -56,6 +60,21 @@ pub fn tests() -> Vec<Test> {
             Spec::q35().card(1, &[feature::MAC]),
             move |guest, _| no_address(guest, driver),
         ));
+        // With the card's statistics the C driver breaks a rule: see below.
+        for (subject, without) in [
+            ("event-index", &[feature::DEVICE_STATS][..]),
+            (
+                "event-index-not",
+                &[feature::DEVICE_STATS, feature::EVENT_IDX],
+            ),
+        ] {
+            tests.push(Test::guest(
+                name(subject),
+                60,
+                Spec::q35().card(1, without),
+                move |guest, _| event_index(guest, driver, !without.contains(&feature::EVENT_IDX)),
+            ));
+        }
         let counted = Test::guest(
             name("statistics"),
             60,
@@ -174,6 +193,39 @@ fn no_address(guest: &mut Guest, driver: Driver) -> Result<()> {
         "{address:x?}, and the card knows {told:x?}"
     );
     ping(guest, 3)
+}
+
+/// A card that says with which packet it wants to be notified again is not notified before, however long it takes.
+fn event_index(guest: &mut Guest, driver: Driver, offered: bool) -> Result<()> {
+    const PACKETS: u64 = 20;
+    // So many bytes may always be on their way.
+    const LIMIT: &str = "echo 100000 >/sys/class/net/eth0/queues/tx-0/byte_queue_limits/limit_min";
+
+    up(guest, driver)?;
+    guest.sh(LIMIT)?;
+    echo(guest)?;
+    ensure!(guest.card()?.has(feature::EVENT_IDX) == offered);
+    guest.card()?.script = "tx.kick times all 0".parse()?;
+    let before = statistic(guest, "tx0_kicks")?;
+    guest.sh(&format!(
+        "bash -c 'for i in $(seq {PACKETS}); do echo x >/dev/udp/10.0.2.2/9; done'"
+    ))?;
+    let kicks = statistic(guest, "tx0_kicks")? - before;
+    guest.card()?.script = Script::default();
+    // The last notification may have come too early to be lost.
+    ensure!(
+        if offered {
+            kicks <= 2
+        } else {
+            kicks >= PACKETS
+        },
+        "{kicks} notifications for {PACKETS} packets"
+    );
+
+    // It has not heard the one that counts.
+    driver.unload(guest)?;
+    up(guest, driver)?;
+    echo(guest)
 }
 
 /// The control queue comes after all pairs, and the driver uses as many as it says.
