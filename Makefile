@@ -15,6 +15,7 @@ help:
 	@echo '  make test             run all tests on the stock kernel'
 	@echo '  make test-sanitize    run the guest tests on a kernel with KASAN, lockdep and others'
 	@echo '  make test-install     build and install the modules in a Debian guest, as its user would'
+	@echo '  make selftests        run the kernel'"'"'s own tests of network drivers there, with both drivers'
 	@echo '  make bench            measure the drivers beside the kernel'"'"'s own; tables and pictures in build/bench/'
 	@echo ''
 	@echo '  make install          install the modules into the running kernel (as root)'
@@ -42,6 +43,7 @@ help:
 	@echo '  KDIR=DIR              the kernel that was built in DIR, with its Rust metadata'
 	@echo '  MINUTES=N             start no test later than that (test, test-sanitize)'
 	@echo '  BENCH=NAME, RUNS=N    only benchmarks with such a name, each N times (bench)'
+	@echo '  SELFTEST=NAME         only tests with such a name (selftests)'
 	@echo '  V=1, JOBS=N           show the commands of kbuild; run N at a time'
 	@echo '  DEBIAN_MIRROR=URL     another mirror than the one this machine'"'"'s apt uses'
 	@echo '  DESTDIR=DIR           install below DIR'
@@ -68,6 +70,10 @@ test-sanitize:
 .PHONY: test-install
 test-install:
 	@scripts/harness --debian test-install
+
+.PHONY: selftests
+selftests:
+	@scripts/harness --selftests selftests $(SELFTEST)
 
 .PHONY: bench
 bench:
@@ -107,6 +113,7 @@ prune:
 	@scripts/kernel --prune
 	@scripts/sanitizer-kernel --prune
 	@scripts/debian-guest --prune
+	@scripts/selftests --prune
 
 .PHONY: clean
 clean:

@@ -16,6 +16,7 @@ mod guest;
 mod mutants;
 mod process;
 mod runner;
+mod selftests;
 mod shell;
 mod tests;
 mod transfer;
@@ -59,6 +60,8 @@ enum Command {
     Bench(BenchArguments),
     /// Tests the network drivers with what several hypervisors offer, and makes a table of it
     Backends,
+    /// Runs the kernel's own tests of network drivers with both drivers, and says where they differ
+    Selftests(SelftestsArguments),
     /// Shows the three modules at work in a guest, with figures
     Demo,
     /// A guest in this terminal, with the modules at hand and its network up; leave it with exit
@@ -84,6 +87,18 @@ struct TestArguments {
     /// Count them from this time, in seconds since 1970
     #[arg(long, value_name = "SECONDS", requires = "minutes")]
     since: Option<u64>,
+}
+
+#[derive(clap::Args)]
+struct SelftestsArguments {
+    /// Only tests whose names contain one of these
+    filter: Vec<String>,
+    /// Only with this driver
+    #[arg(long, value_parser = ["virtio_net", "virtio_net_rust"])]
+    driver: Option<String>,
+    /// Only print the names of the tests
+    #[arg(long)]
+    list: bool,
 }
 
 #[derive(clap::Args)]
@@ -125,6 +140,7 @@ fn main() -> ExitCode {
         Command::TestInstall => test_install(),
         Command::Bench(arguments) => bench(&arguments),
         Command::Backends => backends(),
+        Command::Selftests(arguments) => selftests(&arguments),
         Command::Demo => demo(),
         Command::Shell => shell(),
     };
@@ -200,6 +216,16 @@ fn backends() -> Result<bool> {
     let (table, path) = tests::backends::table(&env)?;
     println!("\n{table}\nThe table is in {}.", path.display());
     Ok(passed)
+}
+
+fn selftests(arguments: &SelftestsArguments) -> Result<bool> {
+    if arguments.list {
+        selftests::list();
+        return Ok(true);
+    }
+
+    let (env, image) = prepare()?;
+    selftests::run(&env, &image, &arguments.filter, arguments.driver.as_deref())
 }
 
 fn demo() -> Result<bool> {

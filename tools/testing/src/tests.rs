@@ -33,7 +33,7 @@ mod restart;
 mod rings;
 mod samples;
 mod scripts;
-mod several;
+pub mod several;
 mod sriov;
 mod tunnel;
 mod xdp;
