@@ -9,10 +9,12 @@ mod image;
 mod migration;
 mod modules;
 mod qemu;
+mod ring;
 
 pub use agent::Output;
 pub use image::Image;
 pub use qemu::Spec;
+pub use ring::Chain;
 
 use crate::{
     env::Environment,

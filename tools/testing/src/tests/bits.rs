@@ -12,6 +12,11 @@ use super::{
         RUST, //
     },
     offload::MOVE,
+    plug::{
+        has,
+        replace,
+        PLUG, //
+    },
     Driver,
     Test, //
 };
@@ -28,23 +33,14 @@ use anyhow::{
     Context,
     Result, //
 };
-use qapi::{
-    qmp,
-    Dictionary, //
-};
-use std::time::Duration;
-
-/// How long a card may take to come or go.
-const PLUG: Duration = Duration::from_secs(30);
-
 /// What a packet is, for the program `segment`.
-type Kind = &'static str;
+pub type Kind = &'static str;
 
 /// A feature, and how it shows.
 struct Row {
     bit: u32,
-    /// The properties of QEMU that take it away.
-    off: &'static [&'static str],
+    /// The properties of QEMU's card that take it away.
+    off: &'static str,
     /// Whether it is about what the guest receives.
     inward: bool,
     /// A packet that is in one piece only with this feature, and otherwise in four; if there is none, the feature is about
@@ -55,70 +51,62 @@ struct Row {
 const ROWS: [Row; 10] = [
     Row {
         bit: 0,
-        off: &["csum"],
+        off: "csum=off",
         inward: false,
         whole: None,
     },
     Row {
         bit: 1,
-        off: &[
-            "guest_csum",
-            "guest_tso4",
-            "guest_tso6",
-            "guest_ecn",
-            "guest_ufo",
-            "guest_uso4",
-            "guest_uso6",
-        ],
+        off: "guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_uso4=off,guest_uso6=off",
         inward: true,
         whole: None,
     },
     Row {
         bit: 7,
-        off: &["guest_tso4"],
+        off: "guest_tso4=off",
         inward: true,
         whole: Some("tcp4"),
     },
     Row {
         bit: 8,
-        off: &["guest_tso6"],
+        off: "guest_tso6=off",
         inward: true,
         whole: Some("tcp6"),
     },
     Row {
         bit: 9,
-        off: &["guest_ecn"],
+        off: "guest_ecn=off",
         inward: true,
         whole: Some("ecn4"),
     },
     Row {
         bit: 11,
-        off: &["host_tso4"],
+        off: "host_tso4=off",
         inward: false,
         whole: Some("tcp4"),
     },
     Row {
         bit: 12,
-        off: &["host_tso6"],
+        off: "host_tso6=off",
         inward: false,
         whole: Some("tcp6"),
     },
     Row {
         bit: 13,
-        off: &["host_ecn"],
+        off: "host_ecn=off",
         inward: false,
         whole: Some("ecn4"),
     },
     // A tap interface has both or none.
     Row {
         bit: 54,
-        off: &["guest_uso4", "guest_uso6"],
+        off: "guest_uso4=off,guest_uso6=off",
         inward: true,
         whole: Some("udp4"),
     },
     Row {
         bit: 56,
-        off: &["host_uso"],
+        off: "host_uso=off",
         inward: false,
         whole: Some("udp4"),
     },
@@ -137,39 +125,8 @@ pub fn tests() -> Vec<Test> {
         .into()
 }
 
-/// Takes the card out, and puts one in that lacks these features.
-fn replace(guest: &mut Guest, off: &[&str]) -> Result<()> {
-    guest.qmp(qmp::device_del {
-        id: "n0".to_owned(),
-    })?;
-    guest.wait_for("the end of the card", PLUG, |guest| {
-        Ok((guest.run("test -e /sys/class/net/eth0")?.status != 0).then_some(()))
-    })?;
-    let mut arguments: Dictionary = [("netdev", "net0"), ("disable-legacy", "on")]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.into()))
-        .collect();
-    for property in off {
-        arguments.insert((*property).to_owned(), false.into());
-    }
-
-    // QEMU has the old one for a moment longer than the guest.
-    guest.wait_for("a place for the card", PLUG, |guest| {
-        Ok(guest
-            .qmp(qmp::device_add {
-                driver: "virtio-net-pci".to_owned(),
-                bus: Some("port0".to_owned()),
-                id: Some("n0".to_owned()),
-                arguments: arguments.clone(),
-            })
-            .ok()
-            .map(drop))
-    })?;
-    up(guest)
-}
-
 /// Has the interface receive, in pieces as they come.
-fn up(guest: &mut Guest) -> Result<()> {
+pub fn up(guest: &mut Guest) -> Result<()> {
     appears(guest)?;
     guest.sh(&format!("ethtool -K eth0 gro off && {IP} link set eth0 up"))?;
     guest.wait_for("the link", PLUG, |guest| {
@@ -179,7 +136,7 @@ fn up(guest: &mut Guest) -> Result<()> {
 
 /// What arrives when a packet to be cut is sent, and then a small one without a checksum: how many packets the first has become, and
 /// whether the checksum of the other one is still missing.
-fn arrives(guest: &mut Guest, lab: &Lab, inward: bool, kind: Kind) -> Result<(usize, bool)> {
+pub fn arrives(guest: &mut Guest, lab: &Lab, inward: bool, kind: Kind) -> Result<(usize, bool)> {
     const CAPTURE: &str = "tcpdump -Z root -vv -n -l -c 9 port 9";
     // A line of each packet has this.
     const LINE: &str = ".9: ";
@@ -267,12 +224,9 @@ fn bits(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
         whole,
     } in &ROWS
     {
-        replace(guest, off)?;
-        let value = guest.sh(&format!(
-            "cut -c{} /sys/class/net/eth0/device/features",
-            bit + 1
-        ))?;
-        ensure!(value == "0", "bit {bit} is {value}");
+        replace(guest, &format!("{MODERN},{off}"))?;
+        up(guest)?;
+        ensure!(!has(guest, *bit)?, "bit {bit} is there");
         let (packets, open) = arrives(guest, lab, *inward, whole.unwrap_or("tcp4"))?;
         ensure!(
             (packets, open) == (4, whole.is_some()),

@@ -226,7 +226,7 @@ fn early(guest: &mut Guest) -> Result<()> {
 }
 
 /// The hashes of the packets that come to the port range of [`send`], as the stack sees them, with whether they are over ports.
-fn traced(
+pub fn traced(
     guest: &mut Guest,
     provoke: impl FnOnce(&mut Guest) -> Result<()>,
 ) -> Result<Vec<(u32, bool)>> {

@@ -97,7 +97,7 @@ pub fn activity(guest: &mut Guest, driver: Driver) -> Result<[u64; 4]> {
         } else {
             (
                 guest.number(&format!(
-                    "awk '/-input.{queue}$/ {{ print $2 + $3 }}' /proc/interrupts"
+                    "awk '/-input.{queue}$/ {{ n = $2 + $3 }} END {{ print n + 0 }}' /proc/interrupts"
                 ))?,
                 statistic(guest, &format!("tx{queue}_kicks"))?,
             )

@@ -67,8 +67,11 @@ fn sriov(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
     let physical = guest.sh("cd /sys/bus/pci/devices && ls -d */sriov_numvfs | cut -d/ -f1")?;
     let function = |number: u32| physical.replace(".0", &format!(".{number}"));
     let device = format!("/sys/bus/pci/devices/{physical}");
-    let bit = guest.sh(&format!("cut -c{} {device}/virtio*/features", SR_IOV + 1))?;
-    ensure!(bit == "1", "VIRTIO_F_SR_IOV is {bit}");
+    let bit = |guest: &mut Guest, device: &str| {
+        guest.sh(&format!("cut -c{} {device}/virtio*/features", SR_IOV + 1))
+    };
+    let of_physical = bit(guest, &device)?;
+    ensure!(of_physical == "1", "VIRTIO_F_SR_IOV is {of_physical}");
     let most = guest.number(&format!("cat {device}/sriov_totalvfs"))?;
     ensure!(most == u64::from(FUNCTIONS), "at most {most} functions");
 
@@ -84,6 +87,12 @@ fn sriov(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
                     .any(|line| line == format!("driver: {}", driver.module)),
                 "{info}"
             );
+            // One that does not have the feature has no functions of its own.
+            let device = format!("/sys/bus/pci/devices/{}", function(number));
+            let bit = bit(guest, &device)?;
+            ensure!(bit == "0", "VIRTIO_F_SR_IOV is {bit} in {device}");
+            let file = guest.run(&format!("test -e {device}/sriov_totalvfs"))?;
+            ensure!(file.status != 0, "{device} has functions");
             address(guest, &name, number)?;
             moves(guest, lab, &name, number)?;
         }
