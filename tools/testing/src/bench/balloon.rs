@@ -125,14 +125,26 @@ fn resize(guest: &mut Guest, size: u64) -> Result<Duration> {
 
 /// Has the guest write to nearly all memory that it can have, so that the host holds that, and returns how long it takes.
 fn touch(guest: &mut Guest) -> Result<Duration> {
-    let megabytes = meminfo(guest, "MemAvailable")? / MIB * 9 / 10;
     let start = Instant::now();
+
+    fill(guest)?;
+    let took = start.elapsed();
+    empty(guest)?;
+    Ok(took)
+}
+
+/// Has the guest fill nearly all memory that it can have, and returns how many bytes these are.
+fn fill(guest: &mut Guest) -> Result<u64> {
+    let megabytes = meminfo(guest, "MemAvailable")? / MIB * 9 / 10;
 
     guest.sh_for(
         LIMIT,
         &format!("dd if=/dev/zero of=/tmp/touch bs=1M count={megabytes} 2>/dev/null"),
     )?;
-    let took = start.elapsed();
-    guest.sh("rm /tmp/touch")?;
-    Ok(took)
+    Ok(megabytes * MIB)
+}
+
+/// Frees it again.
+fn empty(guest: &mut Guest) -> Result<()> {
+    guest.sh("rm /tmp/touch").map(drop)
 }

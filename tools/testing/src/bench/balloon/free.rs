@@ -3,8 +3,9 @@
 //! Memory that the guest keeps, but does not use: how soon the host has it, and what migrating the guest costs.
 
 use super::{
+    empty,
+    fill,
     spec,
-    touch,
     LIMIT,
     MIB,
     PAIR, //
@@ -16,8 +17,7 @@ use crate::{
         Benchmark,
         Findings, //
     },
-    guest::Guest,
-    tests::balloon::meminfo, //
+    guest::Guest, //
 };
 use anyhow::{
     ensure,
@@ -35,7 +35,7 @@ pub fn benchmarks() -> Vec<Benchmark> {
     vec![
         Benchmark::new(
             "balloon/reporting",
-            "how soon the host has two thirds of the guest's free memory",
+            "how soon the host has two thirds of what the guest frees",
             reporting,
         ),
         Benchmark::new(
@@ -48,31 +48,25 @@ pub fn benchmarks() -> Vec<Benchmark> {
 
 fn reporting(bench: &Bench) -> Result<Findings> {
     let mut guest = Guest::boot(&bench.lab, &spec(",free-page-reporting=on"))?;
-    let mut first = Row::new("all free memory, after the driver was loaded", "s");
-    let mut again = Row::new("the same memory, used and freed once more", "s");
+    let mut row = Row::new("until two thirds of what is freed are reported", "s");
 
     guest.sh("echo 100 >/sys/module/page_reporting/parameters/page_reporting_delay_ms")?;
     for run in 1..=bench.runs {
         for (side, driver) in PAIR.both() {
             bench.progress(&format!("{}, run {run} of {}", driver.module, bench.runs));
-            touch(&mut guest)?;
-            let full = guest.resident()?;
-            let free = meminfo(&mut guest, "MemFree")?;
-            let start = Instant::now();
             driver.load(&mut guest, "")?;
-            falls_to(&guest, full - free * 2 / 3)?;
-            first.push(side, start.elapsed().as_secs_f64());
-
-            touch(&mut guest)?;
+            let bytes = fill(&mut guest)?;
+            let full = guest.resident()?;
             let start = Instant::now();
-            falls_to(&guest, full - free * 2 / 3)?;
-            again.push(side, start.elapsed().as_secs_f64());
+            empty(&mut guest)?;
+            falls_to(&guest, full - bytes * 2 / 3)?;
+            row.push(side, start.elapsed().as_secs_f64());
             driver.unload(&mut guest)?;
         }
     }
     bench.check_log(&mut guest)?;
     Ok(Findings {
-        rows: vec![first, again],
+        rows: vec![row],
         ..Findings::default()
     })
 }
