@@ -188,6 +188,14 @@ impl Spec {
         self.arguments(&["-device", "pcie-root-port,id=port0"])
     }
 
+    /// Adds the same, whose slot is driven by its own registers (PCI Express), not by ACPI.
+    pub fn express_port(self) -> Self {
+        self.port().arguments(&[
+            "-global",
+            "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+        ])
+    }
+
     /// Adds a network card `n0` on a network where QEMU itself answers as 10.0.2.2.
     pub fn network(mut self, properties: &str) -> Self {
         self.arguments

@@ -19,6 +19,7 @@ use super::{
         available,
         ensure_available, //
     },
+    plug::switch_off,
     Driver,
     Test, //
 };
@@ -28,7 +29,6 @@ use crate::guest::{
 };
 use anyhow::{
     ensure,
-    Context,
     Result, //
 };
 use qapi::qmp;
@@ -66,12 +66,11 @@ pub fn tests() -> Vec<Test> {
         spec(Spec::q35().port(), "id=b0,bus=port0"),
         |guest, _| function_reset(guest),
     ));
-    // By ACPI the slot's own registers do nothing.
     let slot = || {
-        spec(Spec::q35().port(), "id=b0,bus=port0,free-page-reporting=on").arguments(&[
-            "-global",
-            "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
-        ])
+        spec(
+            Spec::q35().express_port(),
+            "id=b0,bus=port0,free-page-reporting=on",
+        )
     };
     // The C driver waits for its answer without end.
     for state in ["inflating", "deflating", "reporting"] {
@@ -167,34 +166,12 @@ fn function_reset(guest: &mut Guest) -> Result<()> {
     RUST.unload(guest)
 }
 
-/// Switches the power of the balloon's slot off, so that the function is gone though nobody has asked the driver.
+/// Takes the balloon's function away though nobody has asked the driver.
 fn take_away(guest: &mut Guest) -> Result<()> {
-    const EXPRESS: u8 = 0x10;
-    const SLOT_CONTROL: usize = 0x18;
-    // The controls of the slot's power, and of its indicator.
-    const OFF: u16 = 0x0700;
-
-    let port = guest.sh("readlink -f /sys/bus/virtio/drivers/virtio_balloon_rust/virtio*/../..")?;
-    let config: Vec<u8> = guest
-        .sh(&format!("hexdump -v -e '1/1 \"%u \"' -n 256 {port}/config"))?
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    let byte = |at: usize| config.get(at).copied().context("the port's registers");
-
-    let mut at = usize::from(byte(0x34)?);
-    while byte(at)? != EXPRESS {
-        at = usize::from(byte(at + 1)?);
-        ensure!(at != 0, "the port is not one of PCI Express");
-    }
-    at += SLOT_CONTROL;
-    let control = u16::from_le_bytes([byte(at)?, byte(at + 1)?]) | OFF;
-    let [low, high] = control.to_le_bytes();
-    guest
-        .sh(&format!(
-            "printf '\\{low:03o}\\{high:03o}' | dd of={port}/config bs=2 seek={} conv=notrunc 2>/dev/null",
-            at / 2
-        ))?;
+    switch_off(
+        guest,
+        "/sys/bus/virtio/drivers/virtio_balloon_rust/virtio*/../..",
+    )?;
     guest.wait_for("the end of the device", RESIZE, |guest| {
         Ok(guest.qmp(qmp::query_balloon {}).is_err().then_some(()))
     })

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A network card behind a port of its own, `n0` of a guest that has [`Spec::port`](crate::guest::Spec::port), comes and goes while
-//! the guest runs.
+//! the guest runs; and any device goes whose port has registers for its slot.
 
 use super::net::appears;
 use crate::guest::Guest;
 use anyhow::{
     ensure,
+    Context,
     Result, //
 };
 use qapi::qmp;
@@ -23,6 +24,39 @@ pub fn take_out(guest: &mut Guest) -> Result<()> {
     guest.wait_for("the end of the card", PLUG, |guest| {
         Ok((guest.run("test -e /sys/class/net/eth0")?.status != 0).then_some(()))
     })
+}
+
+/// Switches off the power of the slot behind a port, which is named by a directory, so that the function in it is gone though nobody
+/// has asked its driver. The kernel takes the slot for one that it has switched off itself. The guest has
+/// [`Spec::express_port`](crate::guest::Spec::express_port).
+pub fn switch_off(guest: &mut Guest, port: &str) -> Result<()> {
+    const EXPRESS: u8 = 0x10;
+    const SLOT_CONTROL: usize = 0x18;
+    // The controls of the slot's power, and of its indicator.
+    const OFF: u16 = 0x0700;
+
+    let port = guest.sh(&format!("readlink -f {port}"))?;
+    let config: Vec<u8> = guest
+        .sh(&format!("hexdump -v -e '1/1 \"%u \"' -n 256 {port}/config"))?
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let byte = |at: usize| config.get(at).copied().context("the port's registers");
+
+    let mut at = usize::from(byte(0x34)?);
+    while byte(at)? != EXPRESS {
+        at = usize::from(byte(at + 1)?);
+        ensure!(at != 0, "the port is not one of PCI Express");
+    }
+    at += SLOT_CONTROL;
+    let control = u16::from_le_bytes([byte(at)?, byte(at + 1)?]) | OFF;
+    let [low, high] = control.to_le_bytes();
+    guest
+        .sh(&format!(
+            "printf '\\{low:03o}\\{high:03o}' | dd of={port}/config bs=2 seek={} conv=notrunc 2>/dev/null",
+            at / 2
+        ))
+        .map(drop)
 }
 
 /// Puts a card with these properties in, at the other end of the same cable.

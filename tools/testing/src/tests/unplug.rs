@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A network card is taken out of a guest while data moves both ways, with the consent of the guest and without. The C driver passes
+//! the tests with it.
+
+use super::{
+    migration::Stream,
+    net::{
+        ping,
+        C,
+        IP,
+        MODERN,
+        RUST, //
+    },
+    offload::up,
+    plug::{
+        put_in,
+        switch_off,
+        take_out, //
+    },
+    Driver,
+    Test, //
+};
+use crate::guest::{
+    Guest,
+    Spec, //
+};
+use anyhow::{
+    ensure,
+    Result, //
+};
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+
+    for driver in [RUST, C] {
+        for (subject, spec) in [
+            ("asked", Spec::q35().port()),
+            ("asked-express", Spec::q35().express_port()),
+        ] {
+            tests.push(Test::guest(
+                format!("net/{}/unplug/{subject}", driver.module),
+                180,
+                spec.tap(1, &format!("{MODERN},bus=port0")),
+                move |guest, _| unplug(guest, driver),
+            ));
+        }
+    }
+    // The C driver's reset waits for the device without end.
+    tests.push(Test::guest(
+        "net/virtio_net_rust/unplug/unnoticed",
+        120,
+        Spec::q35()
+            .express_port()
+            .tap(1, &format!("{MODERN},bus=port0")),
+        |guest, _| unnoticed(guest),
+    ));
+    tests
+}
+
+/// The card goes while a TCP connection moves data and the user has something to tell the card; its module can be removed. A card that
+/// is put in after that works, and the connection goes on with it.
+fn unplug(guest: &mut Guest, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    let stream = Stream::new(guest)?;
+    stream.flows(guest)?;
+    guest.sh(&format!(
+        "(while {IP} link set eth0 promisc on && {IP} link set eth0 promisc off; do :; done) \
+         >/dev/null 2>&1 </dev/null &"
+    ))?;
+    take_out(guest)?;
+    driver.unload(guest)?;
+    let functions = guest.sh("ls /sys/bus/virtio/devices")?;
+    ensure!(functions.lines().count() == 1, "left are {functions}");
+
+    driver.load(guest, "")?;
+    put_in(guest, MODERN)?;
+    guest.sh(&format!(
+        "{IP} address add 10.0.2.15/24 dev eth0 && {IP} link set eth0 up"
+    ))?;
+    stream.flows(guest)?;
+    stream.finish(guest)?;
+    ping(guest, 3)?;
+    driver.unload(guest)
+}
+
+/// The card goes while packets move, and the kernel does not know: what the user wants ends within a time, and the module can be
+/// removed.
+fn unnoticed(guest: &mut Guest) -> Result<()> {
+    up(guest, RUST)?;
+    guest.sh("(ping -A -s 1400 10.0.2.2 >/dev/null 2>&1 &); sleep 0.5")?;
+    switch_off(guest, "/sys/class/net/eth0/device/../..")?;
+    for wish in ["promisc on", "address 52:54:00:00:00:99", "down"] {
+        guest.run(&format!("{IP} link set eth0 {wish}"))?;
+    }
+    guest.sh("killall ping")?;
+    RUST.unload(guest)
+}
