@@ -10,10 +10,7 @@ use super::{
         MODERN,
         RUST, //
     },
-    offload::{
-        packet_size,
-        up, //
-    },
+    offload::up,
     queues::statistic,
     Test, //
 };
@@ -253,8 +250,7 @@ fn ignored(guest: &mut Guest, until: &str, by: &str, timeouts: u64) -> Result<()
     let was_reset = guest.run("dmesg | grep 'the device was reset'")?.status == 0;
     ensure!(was_reset == (by == "device_reset"), "{was_reset}");
 
-    packet_size(guest, true, "10.0.2.15")?;
-    packet_size(guest, false, "10.0.2.2")?;
+    ping(guest, 20)?;
     let after = guest.sh(INTERFACE)?;
     ensure!(before == after, "{before} and then {after}");
     RUST.unload(guest)
