@@ -83,9 +83,6 @@ pub fn tests() -> Vec<Test> {
             Test::guest(name("unload"), 120, plain(), move |guest, _| {
                 unload(guest, driver)
             }),
-            Test::guest(name("compaction"), 180, plain(), move |guest, _| {
-                compaction(guest, driver)
-            }),
         ]);
         if driver == RUST {
             tests.extend([
@@ -479,66 +476,6 @@ fn mute(guest: &mut Guest, driver: Driver) -> Result<()> {
     ensure_available(guest, "unloaded", available)
 }
 
-/// Compaction moves pages of the balloon, and neither the guest's data nor what the host has suffers.
-fn compaction(guest: &mut Guest, driver: Driver) -> Result<()> {
-    // Half, as what is moved needs a place.
-    const BALLOON: u64 = SPARE / 2;
-
-    driver.load(guest, "")?;
-    // Data, the balloon and free memory alternate everywhere: compaction moves from the low end to free pages at the high end,
-    // and only to blocks that are partly in use. The sanitizer kernel leaves less room for that.
-    let rounds = (meminfo(guest, "MemAvailable")? * 8 / 10 / (4 * MIB)).min(100);
-    guest.sh_for(
-        Duration::from_secs(90),
-        &format!(
-            "mkdir /tmp/data && cd /tmp/data && for i in $(seq {rounds}); do
-                 dd if=/dev/urandom of=keep$i bs=1M count=1 2>/dev/null &&
-                 for file in later drop drop_too; do cp keep$i $file$i; done || exit 1
-             done; rm drop*; md5sum keep* >/tmp/sums"
-        ),
-    )?;
-    let resident = guest.resident()?;
-    resize(guest, SIZE - BALLOON)?;
-    guest.sh("rm /tmp/data/later*")?;
-
-    let moved = migrated(guest)?;
-    compact(guest)?;
-    let moved = migrated(guest)? - moved;
-    ensure!(moved > 1000, "compaction has moved {moved} pages only");
-    intact(guest, "compacted")?;
-    touch(guest)?;
-    ensure!(actual(guest)? == SIZE - BALLOON);
-    let shrunk = guest.resident()?;
-    ensure!(
-        shrunk <= resident - BALLOON + SLACK,
-        "the host has {} MiB, of {} before the balloon",
-        shrunk / MIB,
-        resident / MIB
-    );
-
-    // Both at once.
-    guest.sh(
-        "(while :; do echo 1 >/proc/sys/vm/compact_memory; done) >/dev/null 2>&1 &
-         echo $! >/run/compact",
-    )?;
-    let before = migrated(guest)?;
-    for step in 1..=6 {
-        ask(guest, SIZE - BALLOON + step % 2 * 200 * MIB)?;
-        thread::sleep(Duration::from_millis(500));
-    }
-    resize(guest, SIZE - BALLOON)?;
-    ensure!(
-        migrated(guest)? > before,
-        "compaction moves nothing while the balloon changes"
-    );
-    resize(guest, SIZE)?;
-    guest.sh("kill $(cat /run/compact)")?;
-    touch(guest)?;
-    intact(guest, "grown")?;
-    driver.unload(guest)?;
-    intact(guest, "unloaded")
-}
-
 /// Has the kernel compact all memory.
 pub fn compact(guest: &mut Guest) -> Result<()> {
     guest
@@ -547,11 +484,6 @@ pub fn compact(guest: &mut Guest) -> Result<()> {
             "echo 1 >/proc/sys/vm/compact_memory",
         )
         .map(drop)
-}
-
-/// How many pages of balloons the kernel has moved.
-fn migrated(guest: &mut Guest) -> Result<u64> {
-    vmstat(guest, "balloon_migrate")?.context("no balloon_migrate in vmstat")
 }
 
 /// The files are what they were.
