@@ -77,6 +77,9 @@ const COMMAND: Duration = Duration::from_secs(30);
 /// Written to the kernel's log last: whatever the guest reported before is in the console log when this is.
 const END: &str = "tenon: end of test";
 
+/// What the kernel says when the emulator executes a breakpoint that was taken away again: see [`Spec::in_turn`].
+pub const STALE: &str = "Oops: int3";
+
 /// What the kernel says when it starts the first process.
 const INIT: &str = "Run /init as init process";
 
@@ -150,9 +153,7 @@ impl Guest {
             let log = String::from_utf8_lossy(&log);
             let last = log.lines().last().unwrap_or_default();
 
-            // The emulator may run into a breakpoint that the kernel has taken away again, as it does to change its code.
-            let is_reported =
-                crate::check::first_report(&log).is_some() && !log.contains("Oops: int3");
+            let is_reported = crate::check::first_report(&log).is_some() && !log.contains(STALE);
 
             if log.is_empty() || log.contains(INIT) || is_reported || lab.group.stopped().is_some()
             {

@@ -90,6 +90,7 @@ pub struct Spec {
     memory: u32,
     cpus: u32,
     counted: bool,
+    in_turn: bool,
     append: String,
     arguments: Vec<String>,
     beside: Vec<Vec<String>>,
@@ -138,6 +139,7 @@ impl Spec {
             memory: 512,
             cpus: 2,
             counted: false,
+            in_turn: false,
             append: String::new(),
             arguments: Vec::new(),
             beside: Vec::new(),
@@ -162,6 +164,19 @@ impl Spec {
         self.cpus = 1;
         self.counted = true;
         self
+    }
+
+    /// Has emulated CPUs run in turn. Where they run at once, one can translate an instruction again while another is about to
+    /// change it, and then execute what it was ever after: a guest that keeps changing its code (tracing, static keys) dies of an
+    /// `Oops: int3` some day.
+    pub fn in_turn(mut self) -> Self {
+        self.in_turn = true;
+        self
+    }
+
+    /// Whether emulated CPUs run at once.
+    pub fn is_at_once(&self) -> bool {
+        !self.counted && !self.in_turn
     }
 
     /// Adds to the kernel's command line.
@@ -367,7 +382,7 @@ impl Spec {
             command.args(["-accel", "tcg", "-cpu", "max"]);
             command.args(["-icount", "shift=0,sleep=off"]);
         } else {
-            command.args(acceleration());
+            command.args(acceleration(self.in_turn));
         }
         command.args([
             "-m",
@@ -458,7 +473,7 @@ fn with_sockets(word: &str, sockets: &Path) -> String {
 
 /// KVM where it can be trusted. A machine that is itself virtual can have `/dev/kvm` and hang guests; it does not show the
 /// CPU's virtualisation flags then.
-fn acceleration() -> [&'static str; 4] {
+fn acceleration(in_turn: bool) -> [&'static str; 4] {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let capable = cpuinfo
         .lines()
@@ -475,6 +490,8 @@ fn acceleration() -> [&'static str; 4] {
 
     if capable && usable {
         ["-accel", "kvm", "-cpu", "host"]
+    } else if in_turn {
+        ["-accel", "tcg,thread=single", "-cpu", "max"]
     } else {
         ["-accel", "tcg,thread=multi", "-cpu", "max"]
     }
