@@ -177,6 +177,12 @@ pub fn tests() -> Vec<Test> {
             storm::spec(),
             storm::storm,
         ),
+        Test::guest(
+            "integrity/storm-traced",
+            120 + storm::seconds(storm::SECONDS) * 5 / 4,
+            storm::spec().in_turn(),
+            storm::traced,
+        ),
     ]
 }
 

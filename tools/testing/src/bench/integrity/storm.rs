@@ -37,7 +37,7 @@ pub fn benchmarks() -> Vec<Benchmark> {
 }
 
 fn long(bench: &Bench) -> Result<Findings> {
-    let mut guest = Guest::boot(&bench.lab, &storm::spec())?;
+    let mut guest = Guest::boot(&bench.lab, &storm::spec().in_turn())?;
 
     MODULE.load(&mut guest, "interval_ms=0")?;
     // Views do not come and go: each scan is of all.
@@ -59,7 +59,7 @@ fn long(bench: &Bench) -> Result<Findings> {
     let scans = storm.end()?;
     let seconds = start.elapsed().as_secs_f64();
 
-    storm::check(&mut guest)?;
+    storm::check(&mut guest, true)?;
     let mut number = |name| count(&mut guest, name);
     let rows = [
         ("scans", "scans", number("scans")?),
