@@ -14,15 +14,35 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The most lists under way. That many are made while the device rests, and then the guest rests: a host that takes memory away
-/// page by page interrupts all processors that run the guest for each page, which costs both of them more than taking turns.
+/// The most lists under way. The device answers for all of them before there are more, so that it gets around to other things.
 const MAX_IN_FLIGHT: u32 = 64;
+
+/// When the device is notified of lists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kick {
+    /// When the guest has made all lists that it can: a host that takes memory away page by page interrupts all processors that run
+    /// the guest for each page, which costs both of them more than taking turns.
+    InTurn,
+    /// After some lists, which the device works on while the guest makes more.
+    Early,
+}
+
+impl Kick {
+    /// The most lists that the device is not notified of.
+    fn most_silent(self) -> u32 {
+        match self {
+            Kick::InTurn => MAX_IN_FLIGHT,
+            Kick::Early => MAX_IN_FLIGHT / 4,
+        }
+    }
+}
 
 /// A queue whose lists hold pages in the state `State`.
 ///
 /// Each direction has lists of its own, so that a device which leaves one queue alone does not stop the other.
 pub(crate) struct Lane<State: 'static> {
     queue: Arc<Queue<PfnList<State>>>,
+    kick: Kick,
     spare: KVec<PfnBuffer>,
     in_flight: u32,
     /// Made since the device was notified.
@@ -37,7 +57,7 @@ impl<State: 'static> Lane<State> {
     /// # Errors
     ///
     /// [`ENOMEM`]; [`ENODEV`] when the device is gone.
-    pub(crate) fn new(queue: Arc<Queue<PfnList<State>>>) -> Result<Self> {
+    pub(crate) fn new(queue: Arc<Queue<PfnList<State>>>, kick: Kick) -> Result<Self> {
         // No more than the ring has room for, so that a list is never refused for want of room.
         let size = queue.lock_bh().ok_or(ENODEV)?.size();
         let lists = size.min(MAX_IN_FLIGHT) as usize;
@@ -49,6 +69,7 @@ impl<State: 'static> Lane<State> {
 
         Ok(Self {
             queue,
+            kick,
             spare,
             in_flight: 0,
             silent: 0,
@@ -81,7 +102,7 @@ impl<State: 'static> Lane<State> {
         self.queue.lock_bh().is_some_and(|queue| !queue.is_broken())
     }
 
-    /// Tells the device of a list, at the next [`flush`](Self::flush).
+    /// Tells the device of a list, at the next [`flush`](Self::flush) at the latest.
     ///
     /// # Errors
     ///
@@ -94,6 +115,10 @@ impl<State: 'static> Lane<State> {
 
         self.in_flight += 1;
         self.silent += 1;
+        if self.silent >= self.kick.most_silent() {
+            self.silent = 0;
+            queue.kick();
+        }
         Ok(())
     }
 

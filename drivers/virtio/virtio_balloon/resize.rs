@@ -426,7 +426,8 @@ impl Resizer {
             dev: &self.dev,
             view: &self.view,
         });
-        let heard = worker.listen();
+        // If it goes on at once, it looks for itself.
+        let heard = matches!(flow, Flow::Continue) || worker.listen();
         let at_rest = worker.is_at_rest();
         let actual_due = worker.tell_actual(&self.dev, at_rest);
         worker.publish(&self.view, &self.balloon);

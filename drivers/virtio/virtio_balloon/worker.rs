@@ -5,7 +5,10 @@
 mod restraint;
 
 use crate::{
-    lane::Lane,
+    lane::{
+        Kick,
+        Lane, //
+    },
     limits::{
         Limits,
         Meter,
@@ -146,8 +149,8 @@ impl Worker {
             list: Units(list),
             // CAST: A page has at most a few dozen units.
             books: Books::new(PFNS_PER_PAGE as u32, release),
-            inflate: Lane::new(inflate)?,
-            deflate: Lane::new(deflate)?,
+            inflate: Lane::new(inflate, Kick::InTurn)?,
+            deflate: Lane::new(deflate, Kick::Early)?,
             // CAST: Does not truncate.
             allocator: Allocator::new(list as usize)?,
             stranded: None,
