@@ -24,6 +24,7 @@ use std::{
         Read,
         Write, //
     },
+    mem,
     time::{
         Duration,
         Instant, //
@@ -136,6 +137,8 @@ pub struct QueueState {
     /// How many used buffers the driver has not been told of, and since when.
     pending: u32,
     since: Option<Instant>,
+    /// Whether some were used at once, of which the ring does not say whether the driver waits for them.
+    together: bool,
 }
 
 /// A network card.
@@ -205,12 +208,13 @@ impl Net {
         }
     }
 
-    /// Counts a used buffer, and interrupts if it is time.
-    fn used(&mut self, queue: usize, rings: &[Ring<'_>]) {
+    /// Counts buffers that were used at once, and interrupts if it is time.
+    fn used(&mut self, queue: usize, buffers: u32, rings: &[Ring<'_>]) {
         let state = &mut self.queues[queue];
 
-        state.used += 1;
-        state.pending += 1;
+        state.used += u64::from(buffers);
+        state.pending += buffers;
+        state.together |= buffers > 1;
         state.since.get_or_insert_with(Instant::now);
         self.interrupt_if_due(queue, rings);
     }
@@ -231,7 +235,7 @@ impl Net {
         if enough || late {
             state.pending = 0;
             state.since = None;
-            if rings[queue].interrupt() {
+            if rings[queue].interrupt(mem::take(&mut state.together)) {
                 state.interrupts += 1;
             }
         }
@@ -257,7 +261,7 @@ impl Net {
             if self.script.bend(Point::TxUsed, 1) != 0 {
                 let head = self.script.bend(Point::TxUsedId, head.into());
                 rings[queue].push(head as u16, 0);
-                self.used(queue, rings);
+                self.used(queue, 1, rings);
             }
         }
         self.exchange(rings);
@@ -331,6 +335,7 @@ impl Net {
             *byte = self.script.bend(Point::RxHeader(at), (*byte).into()) as u8;
         }
         let mut rest = packet.as_slice();
+        let mut used = Vec::new();
         for chain in buffers {
             let head = chain.head_index();
             let mut written = 0;
@@ -343,9 +348,10 @@ impl Net {
             rest = &rest[written..];
             let head = self.script.bend(Point::RxUsedId, head.into());
             let len = self.script.bend(Point::RxUsedLen, written as u64);
-            ring.push(head as u16, len as u32);
-            self.used(queue, rings);
+            used.push((head as u16, len as u32));
         }
+        ring.push_all(&used);
+        self.used(queue, used.len() as u32, rings);
         true
     }
 
@@ -370,7 +376,7 @@ impl Net {
             }
             if self.script.bend(Point::ControlUsed, 1) != 0 {
                 rings[queue].push(head, written as u32);
-                self.used(queue, rings);
+                self.used(queue, 1, rings);
             }
         }
     }

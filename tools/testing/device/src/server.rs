@@ -31,8 +31,13 @@ use vhost_user_backend::{
     VringRwLock,
     VringT, //
 };
-use virtio_queue::QueueOwnedT;
+use virtio_queue::{
+    QueueOwnedT,
+    QueueT, //
+};
 use vm_memory::{
+    Bytes,
+    GuestAddress,
     GuestAddressSpace,
     GuestMemoryAtomic,
     GuestMemoryLoadGuard,
@@ -101,9 +106,34 @@ impl Ring<'_> {
         let _ = self.vring.add_used(head, len);
     }
 
-    /// Interrupts the driver if it wants that, and returns whether it does.
-    pub fn interrupt(&self) -> bool {
-        self.vring.needs_notification().unwrap_or(true) && self.vring.signal_used_queue().is_ok()
+    /// Gives the chains of one packet back, as [`Ring::push`] does: the driver finds all of them or none (VirtIO 1.3, 5.1.6.4).
+    pub fn push_all(&self, chains: &[(u16, u32)]) {
+        // In the used ring, before the first entry, and for each.
+        const START: u64 = 4;
+        const ENTRY: u64 = 8;
+
+        let Some((&(head, len), others)) = chains.split_last() else {
+            return;
+        };
+        let mut vring = self.vring.get_mut();
+        let queue = vring.get_queue_mut();
+        let memory = self.memory.memory();
+
+        for &(head, len) in others {
+            let next = queue.next_used();
+            let entry = [u32::from(head).to_le(), len.to_le()];
+            let place = queue.used_ring() + START + ENTRY * u64::from(next % queue.size());
+            let _ = memory.write_obj(entry, GuestAddress(place));
+            queue.set_next_used(next.wrapping_add(1));
+        }
+        let _ = vring.add_used(head, len);
+    }
+
+    /// Interrupts the driver if it wants that or must be interrupted, and returns whether it is.
+    pub fn interrupt(&self, must: bool) -> bool {
+        let wants = self.vring.needs_notification().unwrap_or(true);
+
+        (wants || must) && self.vring.signal_used_queue().is_ok()
     }
 }
 
