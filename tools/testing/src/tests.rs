@@ -226,7 +226,7 @@ impl Test {
 const STOCK: [&str; 3] = ["virtio_net", "virtio_balloon", "virtio_rng"];
 
 /// Beginnings of the names of tests that have not passed on the sanitizer kernel yet as they are now: each is to go from here.
-const UNTRIED: [&str; 34] = [
+const UNTRIED: [&str; 35] = [
     "balloon/virtio_balloon_rust/limits",
     "balloon/virtio_balloon_rust/oom",
     "balloon/virtio_balloon_rust/platform",
@@ -246,6 +246,7 @@ const UNTRIED: [&str; 34] = [
     "net/virtio_net_rust/bent/lost-kick",
     "net/virtio_net_rust/bits",
     "net/virtio_net_rust/card/event-index",
+    "net/virtio_net_rust/card/fragments",
     "net/virtio_net_rust/card/no-address",
     "net/virtio_net_rust/failover",
     "net/virtio_net_rust/features",

@@ -3,8 +3,10 @@
 //! A network card (VirtIO 1.3, 5.1) with the features that QEMU's does not have.
 
 mod control;
+mod datagram;
 
 pub use control::Command;
+pub use datagram::LENGTH as DATAGRAM;
 
 use crate::{
     peer::Peer,
@@ -34,7 +36,9 @@ use std::{
 /// Numbers of feature bits.
 pub mod feature {
     pub const CSUM: u32 = 0;
+    pub const GUEST_CSUM: u32 = 1;
     pub const MAC: u32 = 5;
+    pub const GUEST_UFO: u32 = 10;
     pub const HOST_TSO4: u32 = 11;
     pub const MRG_RXBUF: u32 = 15;
     pub const STATUS: u32 = 16;
@@ -149,6 +153,7 @@ pub struct Net {
     /// Its address, as far as it knows that.
     pub address: [u8; 6],
     peer: Peer,
+    /// Packets for the driver, each with its header.
     waiting: VecDeque<Vec<u8>>,
     /// All queues in the order of their numbers, the control queue last.
     pub queues: Vec<QueueState>,
@@ -180,6 +185,12 @@ impl Net {
             segmented: Vec::new(),
             script: Script::default(),
         }
+    }
+
+    /// The same with a feature more.
+    pub fn with(mut self, feature: u32) -> Self {
+        self.offered |= 1 << feature;
+        self
     }
 
     /// The same without a feature, and without those that need it.
@@ -255,8 +266,11 @@ impl Net {
                 let frame = packet.split_off(HEADER);
                 self.count(queue, &frame);
                 self.note(&packet, &frame);
-                // The peer takes a packet of any length, whole.
-                self.peer.receive(frame);
+                match datagram::answer(&frame, self.has(feature::GUEST_UFO)) {
+                    Some(packets) => packets.into_iter().for_each(|packet| self.wait(packet)),
+                    // The peer takes a packet of any length, whole.
+                    None => self.peer.receive(frame),
+                }
             }
             if self.script.bend(Point::TxUsed, 1) != 0 {
                 let head = self.script.bend(Point::TxUsedId, head.into());
@@ -283,30 +297,33 @@ impl Net {
         }
     }
 
+    /// Keeps a packet for the driver, unless there are too many.
+    fn wait(&mut self, packet: Vec<u8>) {
+        if self.waiting.len() < WAITING {
+            self.waiting.push_back(packet);
+        }
+    }
+
     /// Lets the peer work, and delivers what it has sent.
     fn exchange(&mut self, rings: &[Ring<'_>]) {
         self.peer.work();
         while let Some(frame) = self.peer.send() {
             for _ in 0..self.script.bend(Point::RxCopies, 1) {
-                if self.waiting.len() < WAITING {
-                    self.waiting.push_back(frame.clone());
-                }
+                self.wait([&[0; HEADER], &frame[..]].concat());
             }
         }
         // The peer is one flow, more or less: the first queue has it.
-        while let Some(frame) = self.waiting.pop_front() {
-            if !self.deliver(0, &frame, rings) {
-                self.waiting.push_front(frame);
+        while let Some(mut packet) = self.waiting.pop_front() {
+            if !self.deliver(0, &mut packet, rings) {
+                self.waiting.push_front(packet);
                 break;
             }
         }
     }
 
-    /// Puts a frame into a receive queue. Returns `false` if that has too few buffers.
-    fn deliver(&mut self, queue: usize, frame: &[u8], rings: &[Ring<'_>]) -> bool {
+    /// Puts a packet into a receive queue. Returns `false` if that has too few buffers.
+    fn deliver(&mut self, queue: usize, packet: &mut [u8], rings: &[Ring<'_>]) -> bool {
         let ring = &rings[queue];
-        let mut packet = vec![0; HEADER];
-        packet.extend(frame);
         let mut buffers = Vec::new();
         let mut room = 0;
 
@@ -329,12 +346,12 @@ impl Net {
             return false;
         }
 
-        self.count(queue, frame);
+        self.count(queue, &packet[HEADER..]);
         packet[NUM_BUFFERS..HEADER].copy_from_slice(&(buffers.len() as u16).to_le_bytes());
         for (at, byte) in packet[..HEADER].iter_mut().enumerate() {
             *byte = self.script.bend(Point::RxHeader(at), (*byte).into()) as u8;
         }
-        let mut rest = packet.as_slice();
+        let mut rest = &packet[..];
         let mut used = Vec::new();
         for chain in buffers {
             let head = chain.head_index();

@@ -111,14 +111,21 @@ pub struct Card {
     pub pairs: u16,
     /// Which features it does not offer.
     pub without: Vec<u32>,
+    /// Which it offers beyond the usual ones.
+    pub with: Vec<u32>,
 }
 
 impl Card {
     /// Makes the card.
     pub fn build(&self) -> Net {
-        self.without
+        let net = self
+            .without
             .iter()
-            .fold(Net::new(self.pairs), |net, &feature| net.without(feature))
+            .fold(Net::new(self.pairs), |net, &feature| net.without(feature));
+
+        self.with
+            .iter()
+            .fold(net, |net, &feature| net.with(feature))
     }
 }
 
@@ -240,6 +247,17 @@ impl Spec {
         self.card = Some(Card {
             pairs,
             without: without.to_vec(),
+            with: Vec::new(),
+        });
+        self
+    }
+
+    /// Adds one with a pair of queues, and with features that are not the usual ones.
+    pub fn card_with(mut self, with: &[u32]) -> Self {
+        self.card = Some(Card {
+            pairs: 1,
+            without: Vec::new(),
+            with: with.to_vec(),
         });
         self
     }

@@ -5,6 +5,7 @@
 
 use super::{
     net::{
+        counter,
         ping,
         reset_function,
         C,
@@ -26,7 +27,10 @@ use anyhow::{
 };
 use std::time::Duration;
 use tenon_device::{
-    net::feature,
+    net::{
+        feature,
+        DATAGRAM, //
+    },
     script::Script, //
 };
 
@@ -73,6 +77,17 @@ pub fn tests() -> Vec<Test> {
                 60,
                 Spec::q35().card(1, without),
                 move |guest, _| event_index(guest, driver, !without.contains(&feature::EVENT_IDX)),
+            ));
+        }
+        for (subject, with) in [
+            ("fragments", &[feature::GUEST_CSUM, feature::GUEST_UFO][..]),
+            ("fragments-not", &[feature::GUEST_CSUM]),
+        ] {
+            tests.push(Test::guest(
+                name(subject),
+                60,
+                Spec::q35().card_with(with),
+                move |guest, _| fragments(guest, driver, with.len() > 1),
             ));
         }
         let counted = Test::guest(
@@ -226,6 +241,26 @@ fn event_index(guest: &mut Guest, driver: Driver, offered: bool) -> Result<()> {
     driver.unload(guest)?;
     up(guest, driver)?;
     echo(guest)
+}
+
+/// A datagram that is larger than a frame comes as one packet if the driver takes that, otherwise as three.
+fn fragments(guest: &mut Guest, driver: Driver, offered: bool) -> Result<()> {
+    up(guest, driver)?;
+    ensure!(guest.card()?.has(feature::GUEST_UFO) == offered);
+    for _ in 0..3 {
+        let before = counter(guest, "rx_packets")?;
+        let received = guest.number(
+            "bash -c 'exec 3<>/dev/udp/10.0.2.2/19; echo >&3; timeout 10 dd bs=65536 count=1 <&3 2>/dev/null | wc -c'",
+        )?;
+        ensure!(received == DATAGRAM as u64, "{received} bytes come");
+        let packets = counter(guest, "rx_packets")? - before;
+        // The peer may have something to say about addresses.
+        ensure!(
+            (packets < 3) == offered,
+            "a datagram comes as {packets} packets"
+        );
+    }
+    ping(guest, 3)
 }
 
 /// The control queue comes after all pairs, and the driver uses as many as it says.
