@@ -21,42 +21,112 @@ pub fn take_out(guest: &mut Guest) -> Result<()> {
     guest.qmp(qmp::device_del {
         id: "n0".to_owned(),
     })?;
+    is_out(guest)
+}
+
+/// Waits until the guest has no interface any more.
+fn is_out(guest: &mut Guest) -> Result<()> {
     guest.wait_for("the end of the card", PLUG, |guest| {
         Ok((guest.run("test -e /sys/class/net/eth0")?.status != 0).then_some(()))
     })
 }
 
-/// Switches off the power of the slot behind a port, which is named by a directory, so that the function in it is gone though nobody
-/// has asked its driver. The kernel takes the slot for one that it has switched off itself. The guest has
-/// [`Spec::express_port`](crate::guest::Spec::express_port).
-pub fn switch_off(guest: &mut Guest, port: &str) -> Result<()> {
-    const EXPRESS: u8 = 0x10;
-    const SLOT_CONTROL: usize = 0x18;
-    // The controls of the slot's power, and of its indicator.
-    const OFF: u16 = 0x0700;
+/// The controls of a slot's power, and of its indicator.
+const OFF: u16 = 0x0700;
+/// Interrupts when something has come or gone, and interrupts at all.
+const PRESENCE: u16 = 0x0008;
+const INTERRUPT: u16 = 0x0020;
 
-    let port = guest.sh(&format!("readlink -f {port}"))?;
-    let config: Vec<u8> = guest
-        .sh(&format!("hexdump -v -e '1/1 \"%u \"' -n 256 {port}/config"))?
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    let byte = |at: usize| config.get(at).copied().context("the port's registers");
+/// Where the slot behind a port is controlled: the guest has [`Spec::express_port`](crate::guest::Spec::express_port).
+struct Slot {
+    /// The port's configuration space.
+    config: String,
+    /// Where in there.
+    at: usize,
+}
 
-    let mut at = usize::from(byte(0x34)?);
-    while byte(at)? != EXPRESS {
-        at = usize::from(byte(at + 1)?);
-        ensure!(at != 0, "the port is not one of PCI Express");
+impl Slot {
+    /// Finds it behind a port, which is named by a directory.
+    fn behind(guest: &mut Guest, port: &str) -> Result<Self> {
+        const FIRST: usize = 0x34;
+        const EXPRESS: u8 = 0x10;
+        const SLOT_CONTROL: usize = 0x18;
+
+        let port = guest.sh(&format!("readlink -f {port}"))?;
+        let slot = |at| Slot {
+            config: format!("{port}/config"),
+            at,
+        };
+        let bytes = slot(0).read(guest, 256)?;
+        let byte = |at: usize| bytes.get(at).copied().context("the port's registers");
+
+        let mut at = usize::from(byte(FIRST)?);
+        while byte(at)? != EXPRESS {
+            at = usize::from(byte(at + 1)?);
+            ensure!(at != 0, "the port is not one of PCI Express");
+        }
+        Ok(slot(at + SLOT_CONTROL))
     }
-    at += SLOT_CONTROL;
-    let control = u16::from_le_bytes([byte(at)?, byte(at + 1)?]) | OFF;
-    let [low, high] = control.to_le_bytes();
-    guest
-        .sh(&format!(
-            "printf '\\{low:03o}\\{high:03o}' | dd of={port}/config bs=2 seek={} conv=notrunc 2>/dev/null",
-            at / 2
-        ))
-        .map(drop)
+
+    fn read(&self, guest: &mut Guest, length: usize) -> Result<Vec<u8>> {
+        Ok(guest
+            .sh(&format!(
+                "hexdump -v -e '1/1 \"%u \"' -s {} -n {length} {}",
+                self.at, self.config
+            ))?
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<_, _>>()?)
+    }
+
+    fn control(&self, guest: &mut Guest) -> Result<u16> {
+        let bytes = self.read(guest, 2)?;
+        let bytes = bytes.as_slice().try_into().context("the slot's control")?;
+        Ok(u16::from_le_bytes(bytes))
+    }
+
+    fn set_control(&self, guest: &mut Guest, value: u16) -> Result<()> {
+        let [low, high] = value.to_le_bytes();
+        guest
+            .sh(&format!(
+                "printf '\\{low:03o}\\{high:03o}' | dd of={} bs=2 seek={} conv=notrunc 2>/dev/null",
+                self.config,
+                self.at / 2
+            ))
+            .map(drop)
+    }
+}
+
+/// Switches off the power of the slot behind a port, so that the function in it is gone though nobody has asked its driver. The kernel
+/// takes the slot for one that it has switched off itself.
+pub fn switch_off(guest: &mut Guest, port: &str) -> Result<()> {
+    let slot = Slot::behind(guest, port)?;
+    let control = slot.control(guest)?;
+
+    slot.set_control(guest, control | OFF)
+}
+
+/// Has the function behind a port be gone in the same way, and the kernel hear of that. Waits until it is done with the slot.
+pub fn pull_out(guest: &mut Guest, port: &str) -> Result<()> {
+    let slot = Slot::behind(guest, port)?;
+    let control = slot.control(guest)?;
+
+    // When the kernel looks, the slot has its power, and nothing in it.
+    slot.set_control(guest, (control | OFF) & !INTERRUPT)?;
+    slot.set_control(guest, control | PRESENCE)?;
+    is_out(guest)?;
+
+    // While it is busy it takes the slot for one that it has switched on; when it is done it finds nothing there.
+    guest.wait_for("a slot that is off", PLUG, |guest| {
+        let done = guest.run(
+            "busy() { dmesg | grep -c 'Already enabled'; }; before=$(busy)
+             echo 1 >/sys/bus/pci/slots/0/power; test $(busy) = $before",
+        )?;
+        Ok((done.status == 0).then_some(()))
+    })?;
+    // It does not use this interrupt itself: of a card that comes it would hear twice.
+    let control = slot.control(guest)?;
+    slot.set_control(guest, control & !PRESENCE)
 }
 
 /// Puts a card with these properties in, at the other end of the same cable.

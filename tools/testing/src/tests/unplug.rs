@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A network card is taken out of a guest while data moves both ways, with the consent of the guest and without. The C driver passes
-//! the tests with it.
+//! the tests in which the kernel hears of that.
 
 use super::{
     migration::Stream,
@@ -14,6 +14,7 @@ use super::{
     },
     offload::up,
     plug::{
+        pull_out,
         put_in,
         switch_off,
         take_out, //
@@ -34,15 +35,16 @@ pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
 
     for driver in [RUST, C] {
-        for (subject, spec) in [
-            ("asked", Spec::q35().port()),
-            ("asked-express", Spec::q35().express_port()),
+        for (subject, spec, asked) in [
+            ("asked", Spec::q35().port(), true),
+            ("asked-express", Spec::q35().express_port(), true),
+            ("surprise", Spec::q35().express_port(), false),
         ] {
             tests.push(Test::guest(
                 format!("net/{}/unplug/{subject}", driver.module),
                 180,
                 spec.tap(1, &format!("{MODERN},bus=port0")),
-                move |guest, _| unplug(guest, driver),
+                move |guest, _| unplug(guest, driver, asked),
             ));
         }
     }
@@ -58,9 +60,12 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
+/// The port of the card.
+const PORT: &str = "/sys/class/net/eth0/device/../..";
+
 /// The card goes while a TCP connection moves data and the user has something to tell the card; its module can be removed. A card that
 /// is put in after that works, and the connection goes on with it.
-fn unplug(guest: &mut Guest, driver: Driver) -> Result<()> {
+fn unplug(guest: &mut Guest, driver: Driver, asked: bool) -> Result<()> {
     up(guest, driver)?;
     let stream = Stream::new(guest)?;
     stream.flows(guest)?;
@@ -68,7 +73,11 @@ fn unplug(guest: &mut Guest, driver: Driver) -> Result<()> {
         "(while {IP} link set eth0 promisc on && {IP} link set eth0 promisc off; do :; done) \
          >/dev/null 2>&1 </dev/null &"
     ))?;
-    take_out(guest)?;
+    if asked {
+        take_out(guest)?;
+    } else {
+        pull_out(guest, PORT)?;
+    }
     driver.unload(guest)?;
     let functions = guest.sh("ls /sys/bus/virtio/devices")?;
     ensure!(functions.lines().count() == 1, "left are {functions}");
@@ -89,7 +98,7 @@ fn unplug(guest: &mut Guest, driver: Driver) -> Result<()> {
 fn unnoticed(guest: &mut Guest) -> Result<()> {
     up(guest, RUST)?;
     guest.sh("(ping -A -s 1400 10.0.2.2 >/dev/null 2>&1 &); sleep 0.5")?;
-    switch_off(guest, "/sys/class/net/eth0/device/../..")?;
+    switch_off(guest, PORT)?;
     for wish in ["promisc on", "address 52:54:00:00:00:99", "down"] {
         guest.run(&format!("{IP} link set eth0 {wish}"))?;
     }
