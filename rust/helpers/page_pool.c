@@ -34,3 +34,8 @@ __rust_helper void *rust_helper_page_address(const struct page *page)
 {
 	return page_address(page);
 }
+
+__rust_helper bool rust_helper_dev_page_is_reusable(const struct page *page)
+{
+	return dev_page_is_reusable(page);
+}

@@ -59,7 +59,7 @@ const fn memory(room: Room) -> Memory {
 /// even if the packet does not reach it. Larger ones are hard to get when memory is fragmented.
 const MERGED_ORDER: u32 = 2;
 
-/// Of how many packets the rest of the buffer is kept for the next ones.
+/// Of how many packets the buffer, or its rest, is kept for the next ones: two polls'.
 const SPARE: usize = 128;
 
 /// How large buffers are.
@@ -136,6 +136,8 @@ pub(crate) struct Supply {
     mergeable: Mergeable,
     /// The length of a header.
     header: u32,
+    /// Buffers of packets that went nowhere. Each has room for a program, and so is as large as any.
+    returned: KVec<RxBuffer>,
     /// Fragments of buffers whose packets did not reach them.
     spare: KVec<Listed>,
 }
@@ -154,6 +156,7 @@ impl Supply {
             mergeable: Mergeable::new(MEMORY),
             // CAST: At most 20.
             header: format.len() as u32,
+            returned: KVec::with_capacity(SPARE, GFP_KERNEL)?,
             spare: KVec::with_capacity(spare, GFP_KERNEL)?,
         })
     }
@@ -184,7 +187,7 @@ impl Supply {
         }
     }
 
-    /// Returns a new buffer, if there is memory.
+    /// Returns a buffer, if there is memory.
     #[inline(always)]
     pub(crate) fn take(
         &mut self,
@@ -193,7 +196,10 @@ impl Supply {
         room: Room,
         wait: Wait,
     ) -> Option<RxBuffer> {
-        let mut buffer = RxBuffer::new(pool.alloc(units, wait)?, room)?;
+        let mut buffer = match self.returned.pop() {
+            Some(buffer) => buffer,
+            None => RxBuffer::new(pool.alloc(units, wait)?, room)?,
+        };
 
         if let Sizing::Single(single @ Single { more: 1.., .. }) = self.sizing {
             self.extend(&mut buffer, single, pool, wait)?;
@@ -220,8 +226,16 @@ impl Supply {
         Some(())
     }
 
+    /// Keeps the buffer of a packet that went nowhere.
+    #[inline(always)]
+    pub(crate) fn give_back(&mut self, buffer: RxBuffer) {
+        // Without room for it, it goes back to the pool.
+        let _ = self.returned.push_within_capacity(buffer);
+    }
+
     /// Gives back what is kept for later.
     pub(crate) fn forget(&mut self) {
+        self.returned.clear();
         self.spare.clear();
     }
 

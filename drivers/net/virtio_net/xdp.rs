@@ -85,16 +85,23 @@ impl Receiver {
         cx: &mut Context<'a>,
         counts: &mut [u64; counter::COUNT],
     ) {
-        if let Err(reason) = self.show(program, used, shared, cx, counts) {
+        let mut packet = None;
+
+        if let Err(reason) = self.show(&mut packet, program, used, shared, cx, counts) {
             counts[counter::DROPS] += 1;
             counts[reason] += 1;
         }
+        // What went nowhere is received into again.
+        if let Some(buffer) = packet.as_mut().and_then(Buff::take_buffer) {
+            self.supply.give_back(buffer);
+        }
     }
 
-    /// Does it, or says which counter the packet's loss belongs to.
+    /// Does it, or says which counter the packet's loss belongs to. A packet that stays in `packet` went nowhere.
     #[inline(always)]
     fn show<'a>(
         &mut self,
+        packet: &mut Option<Buff<'a>>,
         program: Program<'a>,
         Used { mut buffer, len }: Used<RxBuffer>,
         shared: &Shared,
@@ -114,11 +121,11 @@ impl Receiver {
         } = self.open(&buffer, len, cx)?;
 
         self.supply.trim(&mut buffer, len);
-        let mut packet = Buff::new(buffer, skip, len, program, cx);
+        *packet = Buff::new(buffer, skip, len, program, cx);
         if buffers > 1 {
-            self.gather(&mut packet, buffers - 1, program, &shared.queue)?;
+            self.gather(packet, buffers - 1, program, &shared.queue)?;
         }
-        let Some(buff) = packet.as_mut() else {
+        let Some(buff) = packet else {
             return Err(counter::NO_MEMORY);
         };
         if segmented {

@@ -475,8 +475,10 @@ impl<H: Handler> PinnedDrop for Napi<H> {
             self.dim.stop();
         }
 
-        // The pool goes first: it refers to the instance.
+        // What is kept of the pool's goes before the pool, and that before the instance, which it refers to.
         // SAFETY: The instance is disabled, so nobody else uses it.
+        unsafe { (*self.handler.get()).forget() };
+        // SAFETY: As above.
         drop(unsafe { (*self.pool.get()).take() });
         // SAFETY: The instance is added and disabled.
         unsafe { bindings::netif_napi_del(self.napi.get()) };

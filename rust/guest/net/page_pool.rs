@@ -239,10 +239,36 @@ impl Fragment {
         )
     }
 
+    /// Returns whether a pool would hand it out again: not when the system was short of memory, or had it on another node, when it was
+    /// allocated.
+    #[inline]
+    pub(super) fn is_reusable(&self) -> bool {
+        // SAFETY: By the type invariant `ptr` is in the linear map.
+        let page = unsafe { bindings::virt_to_head_page(self.ptr.as_ptr().cast()) };
+
+        // SAFETY: `page` is valid.
+        unsafe { bindings::dev_page_is_reusable(page) }
+    }
+
     /// Gives up the value; the reference is the caller's to pass on.
     #[inline]
     pub(super) fn forget(self) -> NonNull<u8> {
         core::mem::ManuallyDrop::new(self).ptr
+    }
+
+    /// Restores the value.
+    ///
+    /// # Safety
+    ///
+    /// The value that these are of was given up by [`forget`](Self::forget), and the owner passes on the reference.
+    #[inline]
+    pub(super) unsafe fn from_raw(ptr: NonNull<u8>, size: u32) -> Self {
+        // INVARIANT: By the safety requirements.
+        Self {
+            ptr,
+            size,
+            _owned: PhantomData,
+        }
     }
 
     /// Gives up the value for a number, which is not zero and has none of the bits of [`TAG`].

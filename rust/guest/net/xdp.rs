@@ -43,6 +43,7 @@ use super::{
     },
     napi::Context,
     page_pool::{
+        Fragment,
         Listed,
         PoolRef,
         Wait,
@@ -156,13 +157,17 @@ impl<'a> Buff<'a> {
         if buffer.room() == Room::Stack {
             return Self::copy(buffer, skip, head, len, program, &mut pool);
         }
-        // On an error the list goes first: it lies in the packet's memory.
-        let (mut this, rest) = Self::wrap(buffer, skip, head, &mut pool);
-        if let Some(rest) = rest {
-            this.append_list(rest, len.wrapping_sub(head), program)
-                .ok()?;
+        let headroom = buffer.headroom();
+        match buffer.into_parts() {
+            (first, None) => Some(Self::wrap(first, headroom, skip, head, &mut pool)),
+            (first, Some(rest)) => {
+                // On an error the list goes first: it lies in the packet's memory.
+                let mut this = Self::wrap(first, headroom, skip, head, &mut pool);
+                this.append_list(rest, len.wrapping_sub(head), program)
+                    .ok()?;
+                Some(this)
+            }
         }
-        Some(this)
     }
 
     /// Appends as many fragments as `len` bytes take.
@@ -187,18 +192,24 @@ impl<'a> Buff<'a> {
             return None;
         }
 
-        Some(Self::wrap(buffer, 0, len, &mut cx.pool()?).0)
+        let headroom = buffer.headroom();
+        let (first, _) = buffer.into_parts();
+        Some(Self::wrap(first, headroom, 0, len, &mut cx.pool()?))
     }
 
-    /// Makes a packet of the bytes from `skip` to `len` of a buffer's first fragment, which there are.
+    /// Makes a packet of the first fragment of a buffer: of the bytes from `skip` to `len`, which there are, behind `headroom` bytes.
     #[inline]
-    fn wrap(buffer: RxBuffer, skip: u32, len: u32, pool: &mut PoolRef<'_>) -> (Self, Option<List>) {
-        let headroom = buffer.headroom().wrapping_add(skip) as usize;
-        let (fragment, rest) = buffer.into_parts();
+    fn wrap(
+        fragment: Fragment,
+        headroom: u32,
+        skip: u32,
+        len: u32,
+        pool: &mut PoolRef<'_>,
+    ) -> Self {
         let frame_sz = fragment.size();
         let start = fragment.forget().as_ptr();
         // SAFETY: The sum is at most the buffer's size.
-        let data = unsafe { start.add(headroom) };
+        let data = unsafe { start.add(headroom.wrapping_add(skip) as usize) };
         // SAFETY: As above: `len` is at most the capacity, and not less than `skip`.
         let end = unsafe { data.add(len.wrapping_sub(skip) as usize) };
 
@@ -210,12 +221,11 @@ impl<'a> Buff<'a> {
         raw.rxq = pool.rxq();
         raw.__bindgen_anon_1.__bindgen_anon_1.frame_sz = frame_sz;
         // INVARIANT: The fragment is a pool's; its owner is the value now. The callers have checked the lengths.
-        let this = Self {
+        Self {
             raw,
             pool: pool.as_ptr(),
             _poll: PhantomData,
-        };
-        (this, rest)
+        }
     }
 
     /// Copies the first `head` bytes of a buffer into a page, with room before them; what does not fit becomes a fragment. The
@@ -235,7 +245,9 @@ impl<'a> Buff<'a> {
         let mut copy = RxBuffer::new(pool.alloc(PAGE, Wait::No)?, Room::Program)?;
         let first = head.min(copy.head_capacity());
         copy.copy_from(&buffer, 0, first)?;
-        let (mut this, _) = Self::wrap(copy, skip, first, pool);
+        let headroom = copy.headroom();
+        let (fragment, _) = copy.into_parts();
+        let mut this = Self::wrap(fragment, headroom, skip, first, pool);
 
         if first < head {
             if !program.takes_fragments() {
@@ -333,8 +345,10 @@ impl<'a> Buff<'a> {
     /// Returns what describes the fragments, if there are any.
     #[inline]
     fn fragments(&self) -> Option<&bindings::skb_shared_info> {
-        // SAFETY: By the type invariant `raw` is valid.
-        if !unsafe { bindings::xdp_buff_has_frags(&self.raw) } {
+        // As `xdp_buff_has_frags()`, without the call.
+        // SAFETY: The fields of both views are in use at any time.
+        let flags = unsafe { self.raw.__bindgen_anon_1.__bindgen_anon_1.flags };
+        if flags & bindings::xdp_buff_flags_XDP_FLAGS_HAS_FRAGS == 0 {
             return None;
         }
         // SAFETY: By the type invariant there is room for it; with fragments it has been filled in.
@@ -386,6 +400,29 @@ impl<'a> Buff<'a> {
                 Frame::new(self).map_or_else(|| program.fail_to_transmit(cx), Verdict::Transmit)
             }
         }
+    }
+
+    /// Takes the memory of a packet that goes nowhere, to receive into it again: what a pool would do with it, without the way there
+    /// and back. The packet has gone then.
+    ///
+    /// Returns [`None`] when it has gone elsewhere before, has fragments, or had better go back to the pool, which knows when to give
+    /// memory back to the system.
+    #[inline]
+    pub fn take_buffer(&mut self) -> Option<RxBuffer> {
+        if self.is_gone() || self.fragments().is_some() {
+            return None;
+        }
+        let start = NonNull::new(self.raw.data_hard_start.cast())?;
+        // SAFETY: The fields of both views are in use at any time; a program cannot change this one.
+        let size = unsafe { self.raw.__bindgen_anon_1.__bindgen_anon_1.frame_sz };
+
+        self.leave();
+        // SAFETY: By the type invariant this was the packet's, made of a fragment in `wrap()`, and the packet has just left it.
+        let fragment = unsafe { Fragment::from_raw(start, size) };
+        if !fragment.is_reusable() {
+            return None;
+        }
+        RxBuffer::new(fragment, Room::Program)
     }
 
     /// The memory is another's now.

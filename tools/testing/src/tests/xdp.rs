@@ -66,6 +66,21 @@ pub fn tests() -> Vec<Test> {
                 ));
             }
         }
+        for (subject, properties) in [
+            ("returned", ""),
+            ("returned-small", small.as_str()),
+            ("returned-big", ",mrg_rxbuf=off"),
+        ] {
+            // The C driver takes a page for each.
+            if driver == RUST {
+                tests.push(
+                    Test::guest(name(subject), 60, tap(properties), |guest, _| {
+                        returned(guest)
+                    })
+                    .stock_only("the kernel does not count what is taken from page pools"),
+                );
+            }
+        }
         for (suffix, properties) in [("", ""), ("-big", ",mrg_rxbuf=off")] {
             // As above.
             if driver == C && !properties.is_empty() {
@@ -251,6 +266,57 @@ fn verdicts(guest: &mut Guest, driver: Driver) -> Result<()> {
     ensure!(pings(guest, 20, 1400)? == 20, "pings are lost at the end");
     guest.sh("ping -c 3 -W 5 10.0.2.2")?;
     driver.unload(guest)
+}
+
+/// Sends as many pings as a ring has buffers several times, some at once, and waits until a program has dropped most of them. Returns
+/// how many it has dropped, and how many pages were taken from the page pool meanwhile.
+fn flood(guest: &mut Guest) -> Result<(u64, u64)> {
+    const PINGS: u64 = 1000;
+    let pages = "pools eth0 pages | awk '{n += $3} END {print n + 0}'";
+
+    let before = (sum(guest, "eth0", "rx", "xdp_drops")?, guest.number(pages)?);
+    guest.outside().sh(
+        SHORT,
+        &format!(
+            "python3 - <<'END'\n\
+             import socket, time\n\
+             s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)\n\
+             for i in range({PINGS}):\n\
+             \x20   s.sendto(b'\\x08' + bytes(63), ('10.0.2.15', 0))\n\
+             \x20   if i % 20 == 0:\n\
+             \x20       time.sleep(0.01)\n\
+             END"
+        ),
+    )?;
+    let dropped = guest.wait_for("packets to be dropped", SHORT, |guest| {
+        let dropped = sum(guest, "eth0", "rx", "xdp_drops")? - before.0;
+        // Some may be lost on the way, where there is no room for so many.
+        Ok((dropped > PINGS / 2).then_some(dropped))
+    })?;
+    Ok((dropped, guest.number(pages)? - before.1))
+}
+
+/// What a program drops is received into again: nothing is taken from the page pool for it. And what is kept for that is given back.
+fn returned(guest: &mut Guest) -> Result<()> {
+    up(guest, RUST)?;
+    attach(guest, "eth0", "drop")?;
+    ensure!(pings_for(guest, 1, 56, 1)? == 0, "a ping is answered");
+    // There is no room for a program in what the device has got until now.
+    flood(guest)?;
+
+    let (dropped, pages) = flood(guest)?;
+    ensure!(
+        pages < dropped / 10,
+        "{pages} pages were taken for {dropped} packets"
+    );
+    detach(guest, "eth0")?;
+    ensure!(pings(guest, 20, 1400)? == 20, "pings are lost");
+    RUST.unload(guest)?;
+    // One that misses pages would stay.
+    guest.wait_for("the end of the page pool", MOVE, |guest| {
+        let left = guest.run("pools lo | grep detached")?;
+        Ok((left.status != 0).then_some(()))
+    })
 }
 
 /// A device merges packets, but not while there is a program; and programs come and go under traffic.
