@@ -16,7 +16,9 @@ use crate::{
         Layout,
         Received,
         Rules,
-        Verdict, //
+        Verdict,
+        GSO_NONE,
+        NEEDS_CSUM, //
     },
     supply::Supply,
     xdp::Sending,
@@ -81,6 +83,8 @@ pub(crate) struct Shared {
 /// What the poll of a receive queue has for itself.
 pub(crate) struct Receiver {
     format: Format,
+    /// How long a header is.
+    skip: u32,
     rules: Rules,
     pub(crate) supply: Supply,
     /// Buffers that have been taken from the ring and not looked at yet, so that the queue's lock is not taken for each.
@@ -123,6 +127,28 @@ impl Peers {
     }
 }
 
+/// How a header begins, which is before a packet long enough to be one.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    flags: u8,
+    gso_type: u8,
+    /// The length without the header, of what is in the first buffer.
+    data_len: u32,
+}
+
+impl Begun {
+    /// Returns the same if the rest says no more than over how many buffers the packet is spread, so that the compiler knows it as well:
+    /// nearly all that is done with a header is then no code at all.
+    #[inline(always)]
+    pub(crate) fn plain(self) -> Option<Self> {
+        Header::is_plain(self.flags, self.gso_type).then_some(Self {
+            flags: self.flags & !NEEDS_CSUM,
+            gso_type: GSO_NONE,
+            ..self
+        })
+    }
+}
+
 /// A header, checked, with what it says beyond that.
 pub(crate) struct Opened {
     /// How long it is.
@@ -161,6 +187,8 @@ impl Receiver {
     ) -> Self {
         Self {
             format,
+            // CAST: At most 24.
+            skip: format.len() as u32,
             rules,
             supply,
             taken: Batch::default(),
@@ -209,7 +237,15 @@ impl Receiver {
         cx: &mut Context<'_>,
         counts: &mut [u64; counter::COUNT],
     ) {
-        match self.assemble(used, &shared.queue, cx) {
+        let made = match self.begin(&used.buffer, used.len) {
+            Ok(begun) => match begun.plain() {
+                Some(begun) => self.assemble(begun, used, &shared.queue, cx),
+                None => self.assemble_any(begun, used, &shared.queue, cx),
+            },
+            Err(reason) => Err(reason),
+        };
+
+        match made {
             Ok(skb) => {
                 counts[counter::PACKETS] += 1;
                 counts[counter::BYTES] += u64::from(skb.len());
@@ -224,9 +260,10 @@ impl Receiver {
     }
 
     /// Makes a packet, or says which counter its loss belongs to.
-    #[inline]
+    #[inline(always)]
     fn assemble(
         &mut self,
+        begun: Begun,
         Used { mut buffer, len }: Used<RxBuffer>,
         queue: &Queue<RxBuffer>,
         cx: &Context<'_>,
@@ -236,7 +273,7 @@ impl Receiver {
             header,
             hash,
             received,
-        } = self.open(&buffer, len, cx)?;
+        } = self.check(begun, &buffer, cx)?;
 
         self.supply.trim(&mut buffer, len);
         let built = RxSkBuff::build(buffer, skip, len, cx).ok_or(counter::NO_MEMORY);
@@ -247,6 +284,18 @@ impl Receiver {
         };
         set_hash(&mut skb, hash);
         self.finish(skb, &header, &received)
+    }
+
+    /// The same for headers of which nothing is known.
+    #[inline(never)]
+    fn assemble_any(
+        &mut self,
+        begun: Begun,
+        used: Used<RxBuffer>,
+        queue: &Queue<RxBuffer>,
+        cx: &Context<'_>,
+    ) -> core::result::Result<RxSkBuff, usize> {
+        self.assemble(begun, used, queue, cx)
     }
 
     /// Tells the stack what the header says of a packet.
@@ -293,19 +342,40 @@ impl Receiver {
         len: u32,
         cx: &Context<'_>,
     ) -> core::result::Result<Opened, usize> {
-        // CAST: At most 24.
-        let skip = self.format.len() as u32;
-        let data_len = match len.checked_sub(skip) {
+        self.check(self.begin(buffer, len)?, buffer, cx)
+    }
+
+    /// Reads how the header begins. Fails as [`open`](Self::open).
+    #[inline(always)]
+    pub(crate) fn begin(&self, buffer: &impl Head, len: u32) -> core::result::Result<Begun, usize> {
+        let data_len = match len.checked_sub(self.skip) {
             Some(data_len) if data_len >= ETH_HLEN => data_len,
             _ => return Err(counter::SHORT),
         };
-        let (header, hash) = self.header(buffer, cx).ok_or(counter::SHORT)?;
+        let [flags, gso_type] = buffer.read::<0, 2>().ok_or(counter::SHORT)?;
+
+        Ok(Begun {
+            flags,
+            gso_type,
+            data_len,
+        })
+    }
+
+    /// Checks the header that has begun so. Fails as [`open`](Self::open).
+    #[inline(always)]
+    pub(crate) fn check(
+        &self,
+        begun: Begun,
+        buffer: &impl Head,
+        cx: &Context<'_>,
+    ) -> core::result::Result<Opened, usize> {
+        let (header, hash) = self.header(begun, buffer, cx).ok_or(counter::SHORT)?;
         let received = header
-            .received(data_len, &self.rules)
+            .received(begun.data_len, &self.rules)
             .map_err(|_| counter::BAD_HEADER)?;
 
         Ok(Opened {
-            skip,
+            skip: self.skip,
             header,
             hash,
             received,
@@ -339,10 +409,17 @@ impl Receiver {
         self.used(queue).ok_or(counter::MISSING_BUFFERS)
     }
 
-    /// Copies the header before a packet, each byte once, and reads the hash if there is one and the stack wants it.
+    /// Copies the rest of a header, each byte once, and reads the hash if there is one and the stack wants it.
     #[inline(always)]
-    fn header(&self, buffer: &impl Head, cx: &Context<'_>) -> Option<(Header, Option<Hash>)> {
-        let [flags, gso_type] = buffer.read::<0, 2>()?;
+    fn header(
+        &self,
+        begun: Begun,
+        buffer: &impl Head,
+        cx: &Context<'_>,
+    ) -> Option<(Header, Option<Hash>)> {
+        let Begun {
+            flags, gso_type, ..
+        } = begun;
         let rest = if Header::is_plain(flags, gso_type) {
             [0; 8]
         } else {

@@ -15,6 +15,7 @@ use crate::{
     interface::Interface,
     rx::{
         set_hash,
+        Begun,
         Opened,
         Receiver,
         Shared, //
@@ -85,43 +86,74 @@ impl Receiver {
         cx: &mut Context<'a>,
         counts: &mut [u64; counter::COUNT],
     ) {
-        let mut packet = None;
+        let shown = match self.begin(&used.buffer, used.len) {
+            Ok(begun) => match begun.plain() {
+                Some(begun) => self.show(program, begun, used, shared, cx, counts),
+                None => self.show_any(program, begun, used, shared, cx, counts),
+            },
+            Err(reason) => Err(reason),
+        };
 
-        if let Err(reason) = self.show(&mut packet, program, used, shared, cx, counts) {
+        if let Err(reason) = shown {
             counts[counter::DROPS] += 1;
             counts[reason] += 1;
         }
-        // What went nowhere is received into again.
-        if let Some(buffer) = packet.as_mut().and_then(Buff::take_buffer) {
-            self.supply.give_back(buffer);
-        }
     }
 
-    /// Does it, or says which counter the packet's loss belongs to. A packet that stays in `packet` went nowhere.
+    /// Does it, or says which counter the packet's loss belongs to.
     #[inline(always)]
     fn show<'a>(
         &mut self,
-        packet: &mut Option<Buff<'a>>,
         program: Program<'a>,
+        begun: Begun,
         Used { mut buffer, len }: Used<RxBuffer>,
         shared: &Shared,
         cx: &mut Context<'a>,
         counts: &mut [u64; counter::COUNT],
     ) -> core::result::Result<(), usize> {
-        let Opened {
-            skip,
-            hash,
-            received:
-                Received {
-                    verdict,
-                    buffers,
-                    segmented,
-                },
-            ..
-        } = self.open(&buffer, len, cx)?;
+        let opened = self.check(begun, &buffer, cx)?;
 
         self.supply.trim(&mut buffer, len);
-        *packet = Buff::new(buffer, skip, len, program, cx);
+        let mut packet = Buff::new(buffer, opened.skip, len, program, cx);
+        let decided = self.settle(&mut packet, &opened, program, shared, cx, counts);
+        // What went nowhere is received into again.
+        if let Some(buffer) = packet.as_mut().and_then(Buff::take_buffer) {
+            self.supply.give_back(buffer);
+        }
+        decided
+    }
+
+    /// The same for headers of which nothing is known.
+    #[inline(never)]
+    fn show_any<'a>(
+        &mut self,
+        program: Program<'a>,
+        begun: Begun,
+        used: Used<RxBuffer>,
+        shared: &Shared,
+        cx: &mut Context<'a>,
+        counts: &mut [u64; counter::COUNT],
+    ) -> core::result::Result<(), usize> {
+        self.show(program, begun, used, shared, cx, counts)
+    }
+
+    /// Has a program decide, and does what it says. A packet that stays in `packet` goes nowhere.
+    #[inline(always)]
+    fn settle<'a>(
+        &mut self,
+        packet: &mut Option<Buff<'a>>,
+        opened: &Opened,
+        program: Program<'a>,
+        shared: &Shared,
+        cx: &mut Context<'a>,
+        counts: &mut [u64; counter::COUNT],
+    ) -> core::result::Result<(), usize> {
+        let Received {
+            verdict,
+            buffers,
+            segmented,
+        } = opened.received;
+
         if buffers > 1 {
             self.gather(packet, buffers - 1, program, &shared.queue)?;
         }
@@ -143,7 +175,7 @@ impl Receiver {
         let decided = buff.run(program, cx);
         if self.is_passed(decided, cx, counts) {
             let mut skb = RxSkBuff::from_buff(buff, cx).ok_or(counter::NO_MEMORY)?;
-            set_hash(&mut skb, hash);
+            set_hash(&mut skb, opened.hash);
             if verdict == Sums::Verified {
                 skb.set_checksum_verified();
             }

@@ -140,7 +140,7 @@ impl<'a> Buff<'a> {
     ///
     /// Returns [`None`] when there is no memory, when `len` is more than the buffer holds, or the packet is shorter than an
     /// Ethernet header.
-    #[inline]
+    #[inline(always)]
     pub fn new(
         buffer: RxBuffer,
         skip: u32,

@@ -62,7 +62,7 @@ impl RxSkBuff {
     ///
     /// Returns [`None`], and frees the buffer, when there is no memory, when `len` is more than it holds, or the packet is shorter
     /// than an Ethernet header.
-    #[inline]
+    #[inline(always)]
     pub fn build(buffer: RxBuffer, skip: u32, len: u32, _cx: &Context<'_>) -> Option<Self> {
         let head_len = len.min(buffer.head_capacity());
         let data_len = head_len.checked_sub(skip)?;
