@@ -2,10 +2,9 @@
 
 #include <net/page_pool/helpers.h>
 
-__rust_helper void *rust_helper_page_pool_alloc_va(struct page_pool *pool, unsigned int *size,
-						   gfp_t gfp)
+__rust_helper void rust_helper_page_pool_fragment_page(struct page *page, long nr)
 {
-	return page_pool_alloc_va(pool, size, gfp);
+	page_pool_fragment_page(page, nr);
 }
 
 __rust_helper void rust_helper_page_pool_free_va(struct page_pool *pool, void *va,

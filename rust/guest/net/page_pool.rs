@@ -45,13 +45,61 @@ pub struct Params {
 ///
 /// # Invariants
 ///
-/// - `pool` is valid and owned by this value; nobody else allocates from it.
+/// - `pool` is valid and owned by this value; nobody else allocates from it, and always whole pages.
 /// - `max` is the size of its pages, less than [`UNIT`] times half of [`TAG`] bytes.
 /// - `rxq` is registered, with this pool.
 pub(super) struct Pool {
     pool: NonNull<bindings::page_pool>,
     max: usize,
+    rest: Rest,
     rxq: KBox<bindings::xdp_rxq_info>,
+}
+
+/// The pieces of a page that have not been handed out; none to begin with.
+///
+/// `page_pool_alloc_frag()` and its kin count for each piece; here a page is cut once.
+///
+/// # Invariants
+///
+/// There are `count` pieces of `size` bytes from `next` on, each of which this value owns one reference of the page for.
+struct Rest {
+    next: *mut u8,
+    size: u32,
+    count: u32,
+    /// Of which size they were wanted.
+    wanted: u32,
+}
+
+impl Rest {
+    const NONE: Self = Self {
+        next: core::ptr::null_mut(),
+        size: 0,
+        count: 0,
+        wanted: 0,
+    };
+
+    /// Returns the next piece.
+    #[inline]
+    fn pop(&mut self) -> Option<Fragment> {
+        let left = self.count.checked_sub(1)?;
+        let ptr = NonNull::new(self.next)?;
+
+        self.next = self.next.wrapping_add(self.size as usize);
+        // INVARIANT: This piece is given out here, with its reference.
+        self.count = left;
+        // INVARIANT: By the type invariant it is one, and its reference passes on. Pages are multiples of `UNIT`, and so are pieces.
+        Some(Fragment {
+            ptr,
+            size: self.size,
+            _owned: PhantomData,
+        })
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
 }
 
 // SAFETY: A pool is bound to no thread, only to one user at a time.
@@ -90,7 +138,12 @@ impl Pool {
         let pool = NonNull::new(pool).ok_or(ENOMEM)?;
 
         // INVARIANT: It has just been made. If it cannot be registered, `drop()` finds that.
-        let mut this = Self { pool, max, rxq };
+        let mut this = Self {
+            pool,
+            max,
+            rest: Rest::NONE,
+            rxq,
+        };
         // SAFETY: `rxq` is zeroed memory, unregistered when it is freed; `dev` lives long enough.
         to_result(unsafe { bindings::xdp_rxq_info_reg(&mut *this.rxq, dev, queue, 0) })?;
         // SAFETY: `rxq` has been registered; the pool is valid, and gets a user by this.
@@ -128,6 +181,7 @@ impl Drop for Pool {
             // SAFETY: It has been registered, and its user is gone.
             unsafe { bindings::xdp_rxq_info_unreg(&mut *self.rxq) };
         }
+        self.rest = Rest::NONE;
         // SAFETY: By the type invariant the pool is valid and owned. C keeps it until the last fragment has been freed.
         unsafe { bindings::page_pool_destroy(self.pool.as_ptr()) };
     }
@@ -167,8 +221,23 @@ impl<'a> PoolRef<'a> {
     /// A fragment is larger than asked when the rest of its page is of no use to anybody else.
     #[inline]
     pub fn alloc(&mut self, units: u32, wait: Wait) -> Option<Fragment> {
-        let mut size = units.checked_mul(UNIT as u32)?;
-        if size == 0 || size as usize > self.0.max {
+        let size = units.checked_mul(UNIT as u32)?;
+
+        if self.0.rest.wanted == size {
+            if let Some(fragment) = self.0.rest.pop() {
+                return Some(fragment);
+            }
+        }
+        self.cut(size, wait)
+    }
+
+    /// Allocates a page, and returns the first of the pieces of at least `size` bytes that it is cut into.
+    #[inline(never)]
+    fn cut(&mut self, size: u32, wait: Wait) -> Option<Fragment> {
+        // CAST: A page is far smaller than 4 GiB.
+        let max = self.0.max as u32;
+        let count = max.checked_div(size)?;
+        if count == 0 {
             return None;
         }
 
@@ -177,20 +246,30 @@ impl<'a> PoolRef<'a> {
             Wait::No => bindings::GFP_ATOMIC,
         };
         // SAFETY: By the type invariant the pool is valid, and the exclusive reference makes this its only user.
-        let ptr = unsafe {
-            bindings::page_pool_alloc_va(
-                self.0.pool.as_ptr(),
-                &mut size,
-                gfp | bindings::__GFP_NOWARN,
-            )
+        let page = unsafe {
+            bindings::page_pool_alloc_pages(self.0.pool.as_ptr(), gfp | bindings::__GFP_NOWARN)
         };
+        if page.is_null() {
+            return None;
+        }
 
-        // INVARIANT: Pages are multiples of `UNIT`, and so is each size that is asked of the pool, so address and size are.
-        Some(Fragment {
-            ptr: NonNull::new(ptr.cast())?,
-            size,
-            _owned: PhantomData,
-        })
+        // INVARIANT: The page is at least so large, and there are as many references below.
+        let mut rest = Rest {
+            // SAFETY: `page` is valid, and not in high memory: that was not asked for.
+            next: unsafe { bindings::page_address(page) }.cast(),
+            size: max / count / UNIT as u32 * UNIT as u32,
+            count,
+            wanted: size,
+        };
+        if count == 1 {
+            return rest.pop();
+        }
+        // CAST: A page is far smaller than 2 GiB.
+        // SAFETY: The page is valid, has just been allocated, and nobody else has a reference.
+        unsafe { bindings::page_pool_fragment_page(page, count as c_long) };
+        let first = rest.pop();
+        self.0.rest = rest;
+        first
     }
 }
 
