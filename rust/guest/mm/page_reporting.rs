@@ -68,25 +68,22 @@ unsafe impl Send for FreePages {}
 
 /// # Invariants
 ///
-/// `sg` is an array of `count` entries, each of which describes a block of free pages.
+/// `sg` is an array of `count` entries, each of which describes a block of free pages; together they are `bytes`.
 #[derive(Clone, Copy)]
 struct Blocks {
     sg: NonNull<bindings::scatterlist>,
     count: usize,
+    bytes: u64,
 }
 
 impl Blocks {
-    fn for_each(&self, mut f: impl FnMut(NonNull<u8>, u32)) {
+    fn for_each(&self, mut f: impl FnMut(NonNull<bindings::scatterlist>, u32)) {
         for i in 0..self.count {
             // SAFETY: By the type invariant there are `count` entries.
             let entry = unsafe { self.sg.add(i) };
             // SAFETY: By the type invariant the entry is valid.
             let len = unsafe { (*entry.as_ptr()).length };
-            // SAFETY: As above; free memory is in the linear map, where it has an address.
-            let address = unsafe { bindings::sg_virt(entry.as_ptr()) };
-            if let Some(address) = NonNull::new(address.cast()) {
-                f(address, len);
-            }
+            f(entry, len);
         }
     }
 }
@@ -130,11 +127,7 @@ impl Place {
 impl FreePages {
     /// Returns how many bytes there are.
     pub fn bytes(&self) -> u64 {
-        let mut sum = 0u64;
-
-        self.blocks
-            .for_each(|_, len| sum = sum.wrapping_add(u64::from(len)));
-        sum
+        self.blocks.bytes
     }
 
     /// The device has been told of the pages. Until somebody uses them, it is not told again.
@@ -176,6 +169,7 @@ unsafe impl Buffer for FreePages {
         let blocks = blocks.unwrap_or(Blocks {
             sg: NonNull::dangling(),
             count: 0,
+            bytes: 0,
         });
 
         Self { place, blocks }
@@ -184,8 +178,10 @@ unsafe impl Buffer for FreePages {
     fn segments(&self, list: &mut Segments<'_>) -> Result {
         let mut result = Ok(());
 
-        self.blocks.for_each(|address, len| {
-            if result.is_ok() {
+        self.blocks.for_each(|entry, len| {
+            // SAFETY: The entry is one of the blocks'; free memory is in the linear map, where it has an address.
+            let address = unsafe { bindings::sg_virt(entry.as_ptr()) };
+            if let (Ok(()), Some(address)) = (result, NonNull::new(address.cast())) {
                 result = list.push_in(address, len);
             }
         });
@@ -315,12 +311,16 @@ extern "C" fn report(
     let this: *mut Reporting = unsafe { container_of!(info, Reporting, info) };
     // SAFETY: It is not dropped before it is unregistered, which waits for this call.
     let this = unsafe { &*this };
-    // INVARIANT: The C core passes an array with so many blocks.
-    let blocks = Blocks {
+    // INVARIANT: The C core passes an array with so many blocks, whose sum is just below.
+    let mut blocks = Blocks {
         sg,
         // CAST: A small number.
         count: count as usize,
+        bytes: 0,
     };
+    let mut bytes = 0u64;
+    blocks.for_each(|_, len| bytes = bytes.wrapping_add(u64::from(len)));
+    blocks.bytes = bytes;
 
     match this.report(blocks) {
         Ok(()) => 0,
