@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the guest executes for a page that goes into the balloon or comes out of it.
+//! What the guest executes for a page that goes into the balloon or comes out of it, and for free memory that it tells the host of.
 //!
 //! The guest's one CPU is kept busy by a program meanwhile, as it would run ahead of the clock of this machine otherwise. The device
 //! works in the CPU's thread, so nobody waits for it.
@@ -8,6 +8,7 @@
 use super::{
     resize,
     spec,
+    touch,
     LIMIT,
     MIB,
     PAIR, //
@@ -28,7 +29,10 @@ use crate::bench::{
     Workload, //
 };
 use crate::tests::balloon::SIZE;
-use anyhow::Result;
+use anyhow::{
+    ensure,
+    Result, //
+};
 
 /// What goes into the balloon: less than elsewhere, as counting takes its time.
 const AMOUNT: u64 = 256 * MIB;
@@ -48,6 +52,11 @@ pub fn benchmarks() -> Vec<Benchmark> {
             "balloon/instructions-not-cleared",
             "the same in a guest whose kernel does not clear the pages that it hands out",
             |bench| instructions(bench, "init_on_alloc=0"),
+        ),
+        Benchmark::new(
+            "balloon/instructions-reporting",
+            "what the guest executes for a MiB of free memory that it reports",
+            reporting,
         ),
     ]
 }
@@ -81,6 +90,16 @@ fn clearing(profile: &Profile) -> f64 {
 /// All instructions of the kernel but those that clear memory.
 fn others(profile: &Profile) -> f64 {
     profile.total() - profile.of(Class::Programs) - clearing(profile)
+}
+
+/// The mean of one side's results.
+fn mean(results: &[(Side, Profile)], wanted: Side) -> Profile {
+    Profile::mean(
+        results
+            .iter()
+            .filter(|(side, _)| *side == wanted)
+            .map(|(_, profile)| profile),
+    )
 }
 
 fn instructions(bench: &Bench, append: &str) -> Result<Findings> {
@@ -138,14 +157,6 @@ fn instructions(bench: &Bench, append: &str) -> Result<Findings> {
             }
             findings.rows.push(row);
         }
-        let side = |wanted| {
-            Profile::mean(
-                results
-                    .iter()
-                    .filter(|(side, _)| *side == wanted)
-                    .map(|(_, profile)| profile),
-            )
-        };
         let cleared = if append.is_empty() {
             ""
         } else {
@@ -154,11 +165,66 @@ fn instructions(bench: &Bench, append: &str) -> Result<Findings> {
         findings.workloads.push(Workload {
             name: format!("{name} the balloon{cleared}"),
             unit: "page".to_owned(),
-            theirs: side(Side::Theirs),
-            ours: side(Side::Ours),
+            theirs: mean(results, Side::Theirs),
+            ours: mean(results, Side::Ours),
             alone: alone.clone(),
         });
     }
     bench.check_log(&mut rig.guest)?;
     Ok(findings)
+}
+
+/// The clock on the wall says little of this: when memory is reported is up to a timer of the kernel, and taking it is the host's work.
+fn reporting(bench: &Bench) -> Result<Findings> {
+    const DELAY: &str = "/sys/module/page_reporting/parameters/page_reporting_delay_ms";
+    let mut rig = Rig::boot(bench, spec(",free-page-reporting=on"))?;
+    let mut results: Vec<(Side, Profile)> = Vec::new();
+
+    for run in 1..=bench.runs {
+        for (side, driver) in PAIR.both() {
+            bench.progress(&format!("{}, run {run} of {}", driver.module, bench.runs));
+            touch(&mut rig.guest)?;
+            let full = rig.guest.resident()?;
+            // The first report is long after counting has begun, by the guest's clock, which does not wait when there is no work.
+            rig.guest.sh(&format!("echo 30000 >{DELAY}"))?;
+            driver.load(&mut rig.guest, "")?;
+            rig.guest.sh(&format!("echo 10 >{DELAY}"))?;
+            let (profile, _) = rig.count(LIMIT, "sleep 60")?;
+            let got = full.saturating_sub(rig.guest.resident()?) / MIB;
+            driver.unload(&mut rig.guest)?;
+
+            ensure!(got > 100, "{got} MiB are no measure");
+            // CAST: A number of MiB is far below 2^52.
+            results.push((side, profile.each(got as f64)));
+        }
+    }
+    bench.check_log(&mut rig.guest)?;
+
+    type Figure = fn(&Profile) -> f64;
+    let figures: [(&str, Figure); 2] = [
+        ("report: all of the kernel", |profile| {
+            profile.total() - profile.of(Class::Programs)
+        }),
+        ("report: driver and virtio core", |profile| {
+            profile.of(Class::Driver) + profile.of(Class::Virtio)
+        }),
+    ];
+    let rows = figures.map(|(name, figure)| {
+        let mut row = Row::new(name, "instructions/MiB");
+        for (side, profile) in &results {
+            row.push(*side, figure(profile));
+        }
+        row
+    });
+    Ok(Findings {
+        rows: rows.into(),
+        workloads: vec![Workload {
+            name: "report free memory".to_owned(),
+            unit: "MiB".to_owned(),
+            theirs: mean(&results, Side::Theirs),
+            ours: mean(&results, Side::Ours),
+            alone: Profile::default(),
+        }],
+        ..Findings::default()
+    })
 }
