@@ -85,11 +85,14 @@ pub fn bent(guest: &mut Guest) -> Result<()> {
             count(guest, "clean")? == clean && count(guest, "truncated")? == truncated + 3,
             "{to}"
         );
+        ensure!(cut(guest)? > 0, "a snapshot does not say so: {to}");
 
         guest.sh("rmmod bend_list")?;
         scan(guest)?;
         ensure!(
-            last(guest, "complete")? == 1 && count(guest, "clean")? == clean + 1,
+            last(guest, "complete")? == 1
+                && count(guest, "clean")? == clean + 1
+                && cut(guest)? == 0,
             "{to}"
         );
         end_row(guest)?;
@@ -102,6 +105,11 @@ pub fn bent(guest: &mut Guest) -> Result<()> {
     let lines = guest.number("dmesg | grep -c 'guest_integrity: damage list=processes'")?;
     ensure!(lines == 4, "{lines} lines in the log");
     Ok(())
+}
+
+/// How many lists a snapshot says to have no end.
+fn cut(guest: &mut Guest) -> Result<u64> {
+    guest.number("sed -n 's/.*\"cut\":\\([0-9]*\\),.*/\\1/p' /dev/guest_integrity_snapshot")
 }
 
 /// A process that its neighbours in the list skip is found, though its own links look right.
