@@ -333,6 +333,7 @@ impl Transmit for Sender {
 
     fn complete(&mut self, queue: &TxQueue<'_, Interface>, cx: &Context<'_>) -> Progress {
         let Some(mut vq) = self.queue.lock() else {
+            // A device that is gone interrupts no more.
             return Progress::Done(0);
         };
 
@@ -344,14 +345,14 @@ impl Transmit for Sender {
         if vq.num_free() >= self.enough && queue.wake() {
             self.stats.add(counter::WAKES, 1);
         }
-        progress
-    }
-
-    fn arm(&mut self) -> bool {
-        // Freeing what was sent can wait until there is more of it. A device that is gone interrupts no more.
-        self.queue
-            .lock()
-            .is_none_or(|mut vq| vq.enable_cb_delayed())
+        match progress {
+            // Freeing what was sent can wait until there is more of it.
+            Progress::Done(_) if cx.budget() > 0 && !vq.enable_cb_delayed() => {
+                vq.disable_cb();
+                Progress::Again
+            }
+            progress => progress,
+        }
     }
 
     fn disarm(&mut self) {

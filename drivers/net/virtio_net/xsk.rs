@@ -261,6 +261,9 @@ impl Sender {
         queue: &TxQueue<'_, Interface>,
         cx: &Context<'_>,
     ) -> Progress {
+        if !queue.has_frames() {
+            return Progress::Done(0);
+        }
         let budget = u32::try_from(cx.budget()).unwrap_or(0);
         let reserve = enough.min(vq.size() / 2);
         // Each packet has a header, which takes an entry too where descriptors are not indirect.

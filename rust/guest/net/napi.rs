@@ -93,8 +93,11 @@ pub trait Handler: Send + 'static {
     /// may be received then.
     fn poll(&mut self, shared: &Self::Shared, cx: &mut Context<'_>) -> Progress;
 
-    /// Turns the device's interrupt on. Returns `false` when there is work after all.
-    fn arm(&mut self, shared: &Self::Shared) -> bool;
+    /// Turns the device's interrupt on, unless the poll has done that already. Returns `false` when there is work after all.
+    fn arm(&mut self, shared: &Self::Shared) -> bool {
+        let _ = shared;
+        true
+    }
 
     /// Turns the device's interrupt off.
     fn disarm(shared: &Self::Shared);

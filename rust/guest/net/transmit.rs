@@ -79,10 +79,10 @@ pub trait Transmit: Send + Sized + 'static {
     }
 
     /// Reclaims what the device has sent, and wakes the queue. In the poll of the queue's NAPI instance.
+    ///
+    /// When there is nothing left to do it turns the device's interrupt on as well, so that the lock is taken once: with
+    /// [`Progress::Done`] it is on, unless the budget is 0.
     fn complete(&mut self, queue: &TxQueue<'_, Self::Device>, cx: &Context<'_>) -> Progress;
-
-    /// Turns the device's interrupt on. Returns `false` when there is something to reclaim after all.
-    fn arm(&mut self) -> bool;
 
     /// Turns the device's interrupt off.
     fn disarm(&mut self);
@@ -358,10 +358,6 @@ impl<D: Operations> Handler for Reclaim<D> {
         shared
             .with_lock(|state, queue| state.complete(queue, cx))
             .unwrap_or(Progress::Done(0))
-    }
-
-    fn arm(&mut self, shared: &Of<D>) -> bool {
-        shared.with_lock(|state, _| state.arm()).unwrap_or(true)
     }
 
     fn disarm(shared: &Of<D>) {

@@ -277,6 +277,12 @@ impl Descriptors {
 }
 
 impl<D: Operations> TxQueue<'_, D> {
+    /// Returns whether a socket is bound to the queue.
+    #[inline]
+    pub fn has_frames(&self) -> bool {
+        self.with_frames(|_| ()).is_some()
+    }
+
     /// Sends what a socket has to send, if one is bound to the queue: at most `max` descriptors. Returns how many packets the device has
     /// got, which does not know of them yet.
     pub fn send_frames(&self, vq: &mut Virtqueue<'_, TxFrame>, max: u32) -> u32 {
