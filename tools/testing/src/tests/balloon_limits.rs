@@ -83,9 +83,13 @@ fn figure(guest: &mut Guest, file: &str) -> Result<String> {
 
 /// Waits until the guest has this size.
 fn becomes(guest: &mut Guest, size: u64) -> Result<()> {
-    guest.wait_for(&format!("a guest of {} MiB", size / MIB), RESIZE, |guest| {
-        Ok((actual(guest)? == size).then_some(()))
-    })
+    let mut seen = 0;
+    let reached = guest.wait_for("another size", RESIZE, |guest| {
+        seen = actual(guest)?;
+        Ok((seen == size).then_some(()))
+    });
+
+    reached.with_context(|| format!("a guest of {seen} bytes, not of {size}"))
 }
 
 /// A program that needs what is in the balloon gets it, and nobody is killed. Our balloon does not take it back at once.
@@ -173,12 +177,13 @@ fn limits(guest: &mut Guest) -> Result<()> {
         guest.sh(&format!("echo {value} >{PARAMETERS}/{name}"))
     };
 
-    RUST.load(guest, "floor_mib=600")?;
-    guest.sh("echo 1 >/sys/kernel/tracing/events/virtio_balloon_rust/enable")?;
-    let kept = guest.number("awk '$1 == \"MemTotal:\" { print $2 * 1024 }' /proc/meminfo")?;
-    ask(guest, SIZE - 300 * MIB)?;
     // The kernel itself and what firmware keeps do not count.
-    becomes(guest, SIZE - (kept / 4096 * 4096 - 600 * MIB))?;
+    let total = meminfo(guest, "MemTotal")?;
+    let floor = total / MIB - 150;
+    RUST.load(guest, &format!("floor_mib={floor}"))?;
+    guest.sh("echo 1 >/sys/kernel/tracing/events/virtio_balloon_rust/enable")?;
+    ask(guest, SIZE - 300 * MIB)?;
+    becomes(guest, SIZE - (total - floor * MIB))?;
     ensure!(figure(guest, "limit")? == "floor_mib");
     let wanted: u64 = figure(guest, "target")?.parse()?;
     ensure!(wanted == 300 * MIB / 4096, "the target is {wanted}");
