@@ -59,13 +59,14 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// Puts a switch between the interface that the host has and two that guests can be connected to.
+/// Puts a switch between the interface that the host has and two that guests can be connected to. Its address is its own: else it is
+/// that of some port, and changes when that goes with a QEMU.
 pub fn bridge(guest: &Guest) -> Result<()> {
     guest
         .outside()
         .sh(
             MOVE,
-            "ip link add br0 type bridge forward_delay 0 && ip address flush dev tap0 && \
+            "ip link add br0 address 52:54:00:00:02:02 type bridge forward_delay 0 && ip address flush dev tap0 && \
              ip tuntap add dev tap1 mode tap vnet_hdr && ip link set tap0 master br0 && \
              ip link set tap1 master br0 && ip link set tap1 up && ip address add 10.0.2.2/24 dev br0 && \
              ip link set br0 up",
