@@ -72,6 +72,7 @@ fn mutants(bench: &Bench) -> Result<Findings> {
         guest.insmod(name, "interval_ms=0 switch_probe=0")?;
         let mut storm = Storm::begin(
             &mut guest,
+            0,
             &["parameters", "modules", "sched_ext", "tracing", "bpf"],
         )?;
         storm.rage(SECONDS, |_| Ok(()))?;

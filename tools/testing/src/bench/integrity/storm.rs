@@ -40,8 +40,8 @@ fn long(bench: &Bench) -> Result<Findings> {
     let mut guest = Guest::boot(&bench.lab, &storm::spec().in_turn())?;
 
     MODULE.load(&mut guest, "interval_ms=0")?;
-    // Views do not come and go: each scan is of all.
-    let mut storm = Storm::begin(&mut guest, &["parameters"])?;
+    // Views do not come and go: each scan is of all. Scans have half of the machine, or there would be a third of them.
+    let mut storm = Storm::begin(&mut guest, -10, &["parameters"])?;
     let start = Instant::now();
     storm.rage(storm::seconds(SECONDS), |guest| {
         let mut number = |name| count(guest, name);

@@ -115,8 +115,8 @@ pub struct Storm<'a> {
 }
 
 impl<'a> Storm<'a> {
-    /// Begins to scan, and whatever changes the machine but `without`. guest_integrity has been loaded.
-    pub fn begin(guest: &'a mut Guest, without: &[&str]) -> Result<Self> {
+    /// Begins to scan with that nice value, and whatever changes the machine but `without`. guest_integrity has been loaded.
+    pub fn begin(guest: &'a mut Guest, nice: i32, without: &[&str]) -> Result<Self> {
         guest.sh(
             "mkdir -p /run/cg && mount -t cgroup2 none /run/cg && echo +cpu >/run/cg/cgroup.subtree_control && \
              mkdir /run/cg/small && echo '1000 50000' >/run/cg/small/cpu.max && \
@@ -127,10 +127,10 @@ impl<'a> Storm<'a> {
             loops: Vec::new(),
         };
 
-        // With a higher priority it would keep threads of the kernel that hold RCU up from running.
-        storm
-            .guest
-            .sh("scans >/run/scans 2>&1 </dev/null & echo $! >/run/scans.pid")?;
+        // With a real-time priority it would keep threads of the kernel that hold RCU up from running.
+        storm.guest.sh(&format!(
+            "scans -p {nice} >/run/scans 2>&1 </dev/null & echo $! >/run/scans.pid"
+        ))?;
         for each in LOOPS.iter().filter(|(name, _)| !without.contains(name)) {
             storm.start(each)?;
         }
@@ -257,7 +257,7 @@ pub fn traced(guest: &mut Guest, lab: &Lab) -> Result<()> {
 fn raging(guest: &mut Guest, lab: &Lab, without: &[&str]) -> Result<()> {
     // Each honest suspect of the probe has another scan made.
     MODULE.load(guest, "interval_ms=0")?;
-    let mut storm = Storm::begin(guest, without)?;
+    let mut storm = Storm::begin(guest, 0, without)?;
     storm.rage(seconds(SECONDS), |_| Ok(()))?;
     let scans = storm.end()?.get("scans")?;
 
