@@ -15,6 +15,7 @@
 //! - [`failover`]: interfaces that stand in for others.
 //! - [`qstats`]: what single queues have counted.
 //! - `queue_mgmt`: receive queues that are restarted, each by itself.
+//! - [`refusal`]: what the user is told of a request that is refused.
 //! - [`ethtool`], [`stats`], [`address`]: what their names say.
 //!
 //! # How earlier attempts were judged, and what is different here
@@ -55,6 +56,7 @@ mod operations;
 pub mod page_pool;
 pub mod qstats;
 mod queue_mgmt;
+pub mod refusal;
 pub mod skbuff;
 pub mod stats;
 pub mod transmit;

@@ -368,6 +368,12 @@ pub(crate) fn sizing(features: &Features<Feature>, mtu: Option<u32>) -> Sizing {
     )
 }
 
+/// Returns how many entries a receive ring has at least at that MTU: it can hold the longest packet. A device waits for as many buffers
+/// as a packet takes, for ever where there are never so many.
+pub(crate) fn smallest_receive_ring(features: &Features<Feature>, mtu: u32) -> u32 {
+    sizing(features, Some(mtu)).descriptors(can_merge(features), mtu)
+}
+
 /// Returns what the interface can do: from the beginning, and what the user can change.
 pub(crate) fn abilities(features: &Features<Feature>) -> (device::Features, device::Features) {
     let mut changeable = device::Features::default();

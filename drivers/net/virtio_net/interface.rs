@@ -63,10 +63,8 @@ use guest::{
             Scope as QueueScope,
             Transmit, //
         },
-        xdp::{
-            Attached,
-            Refusal, //
-        },
+        refusal::Refusal,
+        xdp::Attached,
         xsk::Queues, //
     },
     virtio::{
@@ -257,6 +255,7 @@ impl device::Operations for Interface {
     }
 
     fn check_mtu(dev: &Device<Self>, mtu: u32) -> Result {
+        rings::check_mtu(&dev.data(), mtu)?;
         xdp::check_mtu(dev, mtu)
     }
 
@@ -321,7 +320,7 @@ impl ethtool::Operations for Interface {
         rings::rings(&dev.data()).unwrap_or_default()
     }
 
-    fn set_rings(dev: &Locked<Self>, rx: u32, tx: u32) -> Result {
+    fn set_rings(dev: &Locked<Self>, rx: u32, tx: u32) -> core::result::Result<(), Refusal> {
         rings::set(dev, rx, tx)
     }
 

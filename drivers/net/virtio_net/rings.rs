@@ -3,6 +3,7 @@
 //! The rings: their sizes, and beginning anew (VirtIO 1.3, 2.6.1, virtqueue reset).
 
 use crate::{
+    config,
     interface::Interface,
     pairs::Queues, //
 };
@@ -16,7 +17,8 @@ use guest::{
         ethtool::{
             Ring,
             Rings, //
-        }, //
+        },
+        refusal::Refusal, //
     },
     virtio::{
         buffer::Buffer,
@@ -53,9 +55,9 @@ pub(crate) fn rings(interface: &Interface) -> Result<Rings> {
 ///
 /// # Errors
 ///
-/// [`EOPNOTSUPP`]: the device cannot reset a queue. [`EINVAL`]: there are no such rings, or one cannot hold a packet that is
-/// sent. Those of [`Queue::resize`]; the rings are as large as before, at the latest when a device that keeps one has been reset.
-pub(crate) fn set(dev: &Locked<Interface>, rx: u32, tx: u32) -> Result {
+/// [`EOPNOTSUPP`]: the device cannot reset a queue. [`EINVAL`]: there are no such rings, or one cannot hold a packet.
+/// Those of [`Queue::resize`]; the rings are as large as before, at the latest when a device that keeps one has been reset.
+pub(crate) fn set(dev: &Locked<Interface>, rx: u32, tx: u32) -> core::result::Result<(), Refusal> {
     let data = dev.data();
     let now = rings(&data)?;
     let before = Sizes {
@@ -64,14 +66,28 @@ pub(crate) fn set(dev: &Locked<Interface>, rx: u32, tx: u32) -> Result {
     };
     let wanted = Sizes { rx, tx };
     let is_whole = |size: u32| data.features.is_packed() || size.is_power_of_two();
-    // CAST: A small constant.
-    let holds_packet = tx > TxFrame::MAX_SEGMENTS as u32 || tx == before.tx;
 
     if !data.features.can_reset_queues() {
-        return Err(EOPNOTSUPP);
+        return Err(Refusal::new(EOPNOTSUPP, c"the device cannot reset a queue"));
     }
-    if !is_whole(rx) || !is_whole(tx) || !holds_packet {
-        return Err(EINVAL);
+    if !is_whole(rx) || !is_whole(tx) {
+        return Err(Refusal::new(
+            EINVAL,
+            c"not a power of two, as split rings are",
+        ));
+    }
+    if rx < config::smallest_receive_ring(&data.features, dev.mtu()) && rx != before.rx {
+        return Err(Refusal::new(
+            EINVAL,
+            c"the receive ring could not hold the longest packet",
+        ));
+    }
+    // CAST: A small constant.
+    if tx <= TxFrame::MAX_SEGMENTS as u32 && tx != before.tx {
+        return Err(Refusal::new(
+            EINVAL,
+            c"the transmit ring could not hold the longest packet",
+        ));
     }
 
     dev.interrupt(|| {
@@ -84,7 +100,23 @@ pub(crate) fn set(dev: &Locked<Interface>, rx: u32, tx: u32) -> Result {
     })?;
     data.told.lock().rings = Some(wanted);
     // With the queues the device has reset this.
-    data.coalescing.again_for_each()
+    data.coalescing.again_for_each()?;
+    Ok(())
+}
+
+/// Whether the receive ring holds the packets of that MTU.
+///
+/// # Errors
+///
+/// [`EINVAL`]: it does not.
+pub(crate) fn check_mtu(interface: &Interface, mtu: u32) -> Result {
+    let least = config::smallest_receive_ring(&interface.features, mtu);
+
+    // That of a device that is gone does not matter.
+    match rings(interface) {
+        Ok(Rings { rx, .. }) if rx.size < least => Err(EINVAL),
+        _ => Ok(()),
+    }
 }
 
 /// Has the device forget the receive queue of a pair. Nobody polls it; it is empty afterwards. A device that does not give it back is

@@ -24,6 +24,14 @@ impl Memory {
         len.saturating_add(self.overhead).div_ceil(self.unit)
     }
 
+    /// Returns how many buffers of one unit each a packet of `len` bytes takes.
+    pub(crate) const fn buffers(&self, len: u32) -> u32 {
+        match self.unit.saturating_sub(self.overhead) {
+            0 => u32::MAX,
+            room => len.div_ceil(room),
+        }
+    }
+
     /// Returns how many units a page is.
     pub(crate) const fn page_units(&self) -> u32 {
         match self.page.checked_div(self.unit) {

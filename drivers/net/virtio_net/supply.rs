@@ -78,22 +78,23 @@ impl Sizing {
         if mergeable {
             return Self::Mergeable;
         }
-        let (len, order) = if merged {
-            (MERGED_LEN, MERGED_ORDER)
-        } else {
-            // CAST: A small constant.
-            let frame = mtu
-                .saturating_add(FRAME_OVERHEAD)
-                .saturating_add(MAX_LEN as u32);
-            (frame, 0)
-        };
+        let order = if merged { MERGED_ORDER } else { 0 };
 
         Self::Single(Single::new(
-            len,
+            longest(merged, mtu),
             MEMORY,
             PROGRAM_MEMORY,
             MEMORY.page << order,
         ))
+    }
+
+    /// Returns how many descriptors the longest packet takes, which may be several in one (`merged`), and else is as long as the MTU
+    /// says.
+    pub(crate) fn descriptors(&self, merged: bool, mtu: u32) -> u32 {
+        match self {
+            Self::Mergeable => MEMORY.buffers(longest(merged, mtu)),
+            Self::Single(single) => 1 + single.more,
+        }
     }
 
     /// Returns how many fragments follow the first one of a buffer.
@@ -122,6 +123,16 @@ impl Sizing {
                 .saturating_sub(FRAME_OVERHEAD + MAX_LEN as u32),
         }
     }
+}
+
+/// Returns how long a packet can be, with its header.
+const fn longest(merged: bool, mtu: u32) -> u32 {
+    if merged {
+        return MERGED_LEN;
+    }
+    // CAST: A small constant.
+    mtu.saturating_add(FRAME_OVERHEAD)
+        .saturating_add(MAX_LEN as u32)
 }
 
 /// Returns the largest MTU of which a program that takes no fragments can see every packet.

@@ -31,13 +31,13 @@ use guest::{
             Features, //
         },
         napi::Context,
+        refusal::Refusal,
         skbuff::RxSkBuff,
         xdp::{
             Attached,
             Buff,
             Bulk,
             Program,
-            Refusal,
             Verdict, //
         }, //
     },
@@ -246,10 +246,10 @@ pub(crate) fn check(
     program: Attached,
 ) -> core::result::Result<(), Refusal> {
     if program == Attached::Linear && dev.mtu() > max_linear_mtu() {
-        return Err(Refusal {
-            error: EINVAL,
-            message: c"the MTU is too large for a program that takes no fragments",
-        });
+        return Err(Refusal::new(
+            EINVAL,
+            c"the MTU is too large for a program that takes no fragments",
+        ));
     }
     Ok(())
 }

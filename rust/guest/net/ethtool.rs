@@ -8,10 +8,13 @@ pub mod coalesce;
 pub mod rxfh;
 pub mod statistics;
 
-use super::device::{
-    self,
-    Device,
-    Locked, //
+use super::{
+    device::{
+        self,
+        Device,
+        Locked, //
+    },
+    refusal::Refusal, //
 };
 use crate::bindings;
 // The kernel crate knows no more of `net_device` than the name, but its `struct ethtool_ops` and functions name it.
@@ -133,9 +136,9 @@ pub trait Operations: device::Operations {
     fn rings(dev: &Device<Self>) -> Rings;
 
     /// The user wants rings with `rx` and `tx` entries: not 0, and no more than there can be. Under the rtnl lock and the device's.
-    fn set_rings(dev: &Locked<Self>, rx: u32, tx: u32) -> Result {
+    fn set_rings(dev: &Locked<Self>, rx: u32, tx: u32) -> core::result::Result<(), Refusal> {
         let _ = (dev, rx, tx);
-        Err(EOPNOTSUPP)
+        Err(EOPNOTSUPP.into())
     }
 
     /// The user wants `pairs` pairs of queues in use: at least one, at most as many as the device was made with. The stack
@@ -305,25 +308,26 @@ impl<T: Operations> Callbacks<T> {
         dev: *mut NetDevice,
         ring: *mut bindings::ethtool_ringparam,
         _kernel_ring: *mut bindings::kernel_ethtool_ringparam,
-        _extack: *mut bindings::netlink_ext_ack,
+        extack: *mut bindings::netlink_ext_ack,
     ) -> c_int {
         // SAFETY: The stack calls with a valid device of this type, and its lock held.
         let dev = unsafe { Locked::<T>::from_raw(dev.cast()) };
         // SAFETY: The stack calls with a valid structure.
         let wanted = unsafe { &*ring };
 
-        from_result(|| {
-            let Rings { rx, tx } = T::rings(dev);
-            if !(1..=rx.max).contains(&wanted.rx_pending)
-                || !(1..=tx.max).contains(&wanted.tx_pending)
-            {
-                return Err(EINVAL);
-            }
-            if (wanted.rx_pending, wanted.tx_pending) != (rx.size, tx.size) {
-                T::set_rings(dev, wanted.rx_pending, wanted.tx_pending)?;
-            }
-            Ok(0)
-        })
+        let Rings { rx, tx } = T::rings(dev);
+        if !(1..=rx.max).contains(&wanted.rx_pending) || !(1..=tx.max).contains(&wanted.tx_pending)
+        {
+            return EINVAL.to_errno();
+        }
+        if (wanted.rx_pending, wanted.tx_pending) == (rx.size, tx.size) {
+            return 0;
+        }
+        match T::set_rings(dev, wanted.rx_pending, wanted.tx_pending) {
+            Ok(()) => 0,
+            // SAFETY: The stack gives null, or what is valid while it waits.
+            Err(refusal) => unsafe { refusal.tell(extack) },
+        }
     }
 
     /// # Safety

@@ -18,6 +18,7 @@ use super::{
     },
     napi::Handler,
     qstats,
+    refusal::Refusal,
     skbuff,
     stats::Stats,
     transmit::{
@@ -26,8 +27,7 @@ use super::{
     },
     xdp::{
         self,
-        Attached,
-        Refusal, //
+        Attached, //
     },
     xsk, //
 };

@@ -24,10 +24,7 @@ pub(super) use self::{
     frame::xdp_xmit_callback, //
 };
 pub use self::{
-    attach::{
-        Attached,
-        Refusal, //
-    },
+    attach::Attached,
     frame::{
         Bulk,
         Frame,

@@ -10,6 +10,7 @@ use crate::{
             Operations, //
         },
         features::Features,
+        refusal::Refusal,
         xsk, //
     }, //
 };
@@ -41,14 +42,6 @@ impl Attached {
     }
 }
 
-/// Why a program cannot be attached, for the user.
-pub struct Refusal {
-    /// What the system call fails with.
-    pub error: Error,
-    /// What is wrong and what to do, in one line without an end.
-    pub message: &'static CStr,
-}
-
 impl<T: Operations> Locked<T> {
     /// Attaches a program, or detaches the one there is, and drops that one's reference. Under the rtnl lock and the device's.
     ///
@@ -75,10 +68,10 @@ impl<T: Operations> Locked<T> {
             if self.features().contains(Features::GRO_HW) {
                 self.set_attached(before);
                 self.update_features();
-                return Err(Refusal {
-                    error: EIO,
-                    message: c"the device does not stop merging packets",
-                });
+                return Err(Refusal::new(
+                    EIO,
+                    c"the device does not stop merging packets",
+                ));
             }
         }
 
@@ -135,13 +128,7 @@ pub(in crate::net) unsafe extern "C" fn bpf_callback<T: Operations>(
     // SAFETY: The stack gives a reference to the program, if there is one, and takes it back after an error.
     match unsafe { dev.set_program(setup.prog) } {
         Ok(()) => 0,
-        Err(Refusal { error, message }) => {
-            if !setup.extack.is_null() {
-                // SAFETY: It is valid while the stack waits; the message is as long as this module is loaded, which the stack
-                // has read it before.
-                unsafe { (*setup.extack)._msg = message.as_char_ptr() };
-            }
-            error.to_errno()
-        }
+        // SAFETY: The stack gives null, or what is valid while it waits.
+        Err(refusal) => unsafe { refusal.tell(setup.extack) },
     }
 }

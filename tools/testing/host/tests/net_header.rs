@@ -289,6 +289,11 @@ proptest! {
         let capacity = units * memory.unit - memory.overhead;
         // The linear part takes one buffer, fragments the others.
         prop_assert!(frame <= capacity * (buffers + 1));
+
+        // No matter which buffers a ring has, so many of them are enough; one less of the smallest ones is not.
+        let least = memory.buffers(frame);
+        let room = memory.unit - memory.overhead;
+        prop_assert!(frame <= least * capacity && (least - 1) * room < frame);
     }
 
     #[test]

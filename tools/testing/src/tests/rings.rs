@@ -9,9 +9,11 @@ use super::{
         transfer,
         up,
         C,
+        IP,
         MODERN,
         RUST, //
     },
+    offload,
     Driver,
     Test, //
 };
@@ -63,6 +65,13 @@ pub fn tests() -> Vec<Test> {
             move |guest, lab| fixed(guest, lab, driver),
         ));
     }
+    // The C driver accepts a receive ring of one entry, into which nothing comes any more.
+    tests.push(Test::guest(
+        format!("net/{}/rings/smallest", RUST.module),
+        90,
+        Spec::q35().tap(1, MODERN),
+        |guest, _| smallest(guest),
+    ));
     // The C driver does not come back from a reset of its function.
     tests.push(Test::guest(
         format!("net/{}/rings/kept", RUST.module),
@@ -110,6 +119,14 @@ fn resize(guest: &mut Guest, lab: &Lab, driver: Driver, split: bool) -> Result<(
         ensure!(refused.status != 0, "{wrong} is accepted");
         ensure_rings(guest, [16, 128])?;
     }
+    if driver.module == RUST.module {
+        // A frame would take more buffers than there are.
+        let refused = guest.run(&format!("{IP} link set eth0 mtu 60000"))?;
+        ensure!(refused.status != 0, "an MTU is accepted");
+        guest.sh(&format!("{IP} link set eth0 mtu 9000"))?;
+        ping(guest, 3)?;
+        guest.sh(&format!("{IP} link set eth0 mtu 1500"))?;
+    }
 
     guest.sh("ping -q -c 2000 -i 0.002 10.0.2.2 >/dev/null 2>&1 &")?;
     for _ in 0..10 {
@@ -119,8 +136,10 @@ fn resize(guest: &mut Guest, lab: &Lab, driver: Driver, split: bool) -> Result<(
     }
     transfer(guest, lab, 4 * MIB)?;
 
-    guest.sh("/bin/ip link set eth0 down && ethtool -G eth0 rx 128 tx 64")?;
-    guest.sh("/bin/ip link set eth0 up")?;
+    guest.sh(&format!(
+        "{IP} link set eth0 down && ethtool -G eth0 rx 128 tx 64"
+    ))?;
+    guest.sh(&format!("{IP} link set eth0 up"))?;
     ensure_rings(guest, [128, 64])?;
     ping(guest, 3)?;
     driver.unload(guest)
@@ -157,6 +176,31 @@ fn fixed(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
     ensure!(refused.status != 0, "another size is accepted");
     ensure_rings(guest, MAX)?;
     transfer(guest, lab, MIB)
+}
+
+/// The smallest rings that there can be hold the largest packets, and a refusal says why.
+fn smallest(guest: &mut Guest) -> Result<()> {
+    offload::up(guest, RUST)?;
+    for direction in ["rx", "tx"] {
+        let refusal = (0..8)
+            .rev()
+            .map(|power| guest.run(&format!("ethtool -G eth0 {direction} {}", 1 << power)))
+            .find(|result| result.as_ref().map_or(true, |output| output.status != 0))
+            .context("all sizes are accepted")??;
+        ensure!(
+            refusal.stderr.contains("hold the longest packet"),
+            "{direction}: {}",
+            refusal.stderr
+        );
+    }
+    let (_, now) = rings(guest)?;
+    ensure!(now == [64, 32], "{now:?}");
+    for inward in [true, false] {
+        let host = if inward { "10.0.2.15" } else { "10.0.2.2" };
+        let size = offload::packet_size(guest, inward, host)?;
+        ensure!(size > 3000, "packets of {size} bytes");
+    }
+    RUST.unload(guest)
 }
 
 /// After a reset the rings are as large as before.
