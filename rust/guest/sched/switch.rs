@@ -118,21 +118,21 @@ impl Suspects {
     /// Calls `f` with each suspect, known or not, and the CPU that it got. They are known from then on.
     pub fn take(&self, mut f: impl FnMut(&Task)) {
         for slot in &self.slots {
-            let value = slot.load(Acquire);
-            if value == FREE || value == BUSY {
+            let value = slot.load(Relaxed);
+            if value == FREE || value == BUSY || slot.cmpxchg(value, BUSY, Full).is_err() {
                 continue;
             }
             let task = value & !TAKEN;
 
-            // SAFETY: By the type invariants, the slot owns a reference to this task. Only `settle` takes it away, which is not
-            // called meanwhile.
-            f(unsafe { &*ptr::with_exposed_provenance::<Task>(task) });
+            // SAFETY: By the type invariants, the slot owns a reference to this task, which nobody takes away while it is busy.
+            let held = unsafe { &*ptr::with_exposed_provenance::<Task>(task) };
+            let held: ARef<Task> = held.into();
             slot.store(task | TAKEN, Release);
+            f(&held);
         }
     }
 
-    /// Lets go of the suspects that were taken and that `keep` does not want to be known any longer. Must not be called together
-    /// with [`take`](Self::take).
+    /// Lets go of the suspects that were taken and that `keep` does not want to be known any longer.
     pub fn settle(&self, mut keep: impl FnMut(TaskId) -> bool) {
         for slot in &self.slots {
             let value = slot.load(Acquire);
