@@ -161,5 +161,26 @@ fn replaced(guest: &mut Guest) -> Result<()> {
     super::views::remove(guest, "hide_proc")?;
     scan(guest)?;
     ensure!(last(guest, "hidden")? == 0);
+
+    // Those by which an entry is looked up: the directory shows it.
+    guest.insmod("hide_proc", &format!("pid={} what=lookup", victim.pid))?;
+    guest.sh(&format!("echo runqueue,proc >{views}"))?;
+    scan(guest)?;
+    ensure!(last(guest, "hidden")? == 0, "found without the view");
+    guest.sh(&format!("echo hooks >{views}"))?;
+    for _ in 0..2 {
+        scan(guest)?;
+    }
+    let all = records(guest)?;
+    let new: Vec<_> = all.iter().skip(before + 1).collect();
+    ensure!(
+        new.len() == 1
+            && new[0].contains(" type=finding file=/proc target=")
+            && new[0].contains("@hide_proc view=hooks reason=inode_operations_replaced"),
+        "{new:?}"
+    );
+    super::views::remove(guest, "hide_proc")?;
+    scan(guest)?;
+    ensure!(last(guest, "hidden")? == 0);
     victim.end(guest)
 }
