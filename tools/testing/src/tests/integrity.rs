@@ -132,6 +132,9 @@ pub fn tests() -> Vec<Test> {
         )
         .stock_only("so many tasks take too long there"),
         Test::guest("integrity/uplink", 60, spec(), uplink::heartbeat),
+        Test::guest("integrity/overflow", 120, spec(), |guest, _| {
+            interfaces::overflow(guest)
+        }),
         Test::guest("integrity/limits", 60, spec(), |guest, _| {
             interfaces::limits(guest)
         }),

@@ -76,6 +76,87 @@ pub fn everywhere(guest: &mut Guest) -> Result<()> {
     victim.end(guest)
 }
 
+/// Nothing is lost silently where there is more than anybody wants to read: a reader that is too slow is told how many records it has missed,
+/// the log how many lines were held back, and the trace has all.
+pub fn overflow(guest: &mut Guest) -> Result<()> {
+    const FINDINGS: u64 = 300;
+    /// Records that are kept.
+    const KEPT: u64 = 256;
+    const HIDE: &str = "/sys/kernel/debug/hide_module";
+
+    MODULE.load(guest, &format!("{ON_DEMAND} views=modules"))?;
+    guest.insmod("hide_module", "what=state")?;
+    guest.sh(&format!(
+        "mountpoint -q {EVENTS} || mount -t tracefs t {EVENTS}; cd {EVENTS}/events/guest_integrity && \
+         echo 1 >guest_integrity_object/enable && echo 1 >guest_integrity_scan/enable"
+    ))?;
+    let rounds = |number: u64| {
+        format!(
+            "for i in $(seq {number}); do for on in 1 0; do echo $on >{HIDE}; echo 1 >{DEBUGFS}/scan; done; done"
+        )
+    };
+
+    // One reader was there before, and reads when all is over.
+    let text = guest.sh_for(
+        Duration::from_secs(60),
+        &format!(
+            "exec 9</dev/guest_integrity; {}; head -n {} <&9",
+            rounds(FINDINGS),
+            KEPT + 1
+        ),
+    )?;
+    let mut lines = text.lines();
+    let lost = FINDINGS - KEPT;
+    ensure!(
+        lines.next() == Some(&format!("seq=1 type=lost count={lost}")),
+        "{text}"
+    );
+    for (seq, line) in (lost + 1..).zip(lines) {
+        ensure!(
+            line.starts_with(&format!("seq={seq} time_ns="))
+                && line.ends_with("module=hide_module view=modules reason=module_state_forged"),
+            "{line}"
+        );
+    }
+    let first = guest.sh("head -n 1 /dev/guest_integrity")?;
+    ensure!(
+        first.starts_with(&format!("seq={} time_ns=", lost + 1)),
+        "{first}"
+    );
+
+    // What is held back is said with the next line, when there may be one again.
+    guest.sh(&format!("sleep 6; {}; rmmod hide_module", rounds(1)))?;
+    let findings = FINDINGS + 1;
+    ensure!(count(guest, "findings")? == findings);
+    let printed = guest.number("dmesg | grep -c 'guest_integrity: finding module='")?;
+    let held = guest.sh(
+        "dmesg | sed -n 's/.*guest_integrity: \\([0-9]*\\) messages were held back before the next one/\\1/p'",
+    )?;
+    let held: u64 = held
+        .lines()
+        .filter_map(|number| number.parse::<u64>().ok())
+        .sum();
+    ensure!(
+        held > 0 && printed + held == findings,
+        "{printed} lines and {held} held back of {findings}"
+    );
+
+    for (event, wanted) in [
+        (
+            "guest_integrity_object: type=finding module=hide_module",
+            findings,
+        ),
+        ("guest_integrity_scan:", count(guest, "scans")?),
+    ] {
+        let seen = guest.number(&format!("grep -c '{event}' {EVENTS}/trace || true"))?;
+        ensure!(
+            seen == wanted,
+            "{seen} of {wanted} are in the trace: {event}"
+        );
+    }
+    Ok(())
+}
+
 /// Each family of metrics says what it is before it says how many, and the text has an end.
 fn metrics(guest: &mut Guest) -> Result<()> {
     let text = guest.sh(&format!("cat {DEBUGFS}/metrics"))?;
