@@ -69,6 +69,30 @@ fault:
 	return false;
 }
 
+/*
+ * Copies the entries of a list, whose links are at the offset @node of each, as far as there is @room. Returns how many there are, more than
+ * @room if there are more, or a negative number if a link leads to where there is no memory.
+ */
+__rust_helper long rust_helper_copy_list(const struct list_head *head, size_t node, void **to, size_t room)
+{
+	const struct list_head *entry = head->next;
+	unsigned long next;
+	size_t n;
+
+	for (n = 0; entry != head; n++) {
+		if ((unsigned long)entry < PAGE_OFFSET)
+			return -EFAULT;
+		if (n == room)
+			return room + 1;
+		to[n] = (void *)entry - node;
+		__get_kernel_nofault(&next, &entry->next, unsigned long, fault);
+		entry = (struct list_head *)next;
+	}
+	return n;
+fault:
+	return -EFAULT;
+}
+
 __rust_helper void rust_helper_tracepoint_synchronize_unregister(void)
 {
 	tracepoint_synchronize_unregister();

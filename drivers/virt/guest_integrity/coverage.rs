@@ -30,15 +30,15 @@ pub(crate) struct Coverage {
     pub(crate) uncovered: u32,
     /// Lists that were not walked to their end.
     pub(crate) cut: u32,
-    /// What is wrong with the first list, of tasks or on a run queue, that has no end.
+    /// What is wrong with the first list that has no end.
     pub(crate) damage: Option<Damage>,
 }
 
 /// A list that cannot be walked to its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Damage {
-    /// One on a run queue has more entries than it can have.
-    RunQueue,
+    /// One on a run queue.
+    RunQueue(Cut),
     /// That of the processes.
     Processes(Cut),
     /// That of the threads of a process.
@@ -51,9 +51,9 @@ impl Coverage {
         self.skipped == 0 && self.cut == 0
     }
 
-    /// Notes that a run queue has no end.
-    pub(crate) fn damaged_run_queue(&mut self) {
-        self.damage = self.damage.or(Some(Damage::RunQueue));
+    /// Notes that a list on a run queue has no end.
+    pub(crate) fn damaged_run_queue(&mut self, cut: Cut) {
+        self.damage = self.damage.or(Some(Damage::RunQueue(cut)));
     }
 
     /// Notes that a list of tasks has no end.

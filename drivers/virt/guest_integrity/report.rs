@@ -229,7 +229,7 @@ impl Log {
     /// Reports that a list cannot be walked to its end, so that nobody can be said to be missing from it.
     pub(crate) fn damage(&self, damage: Damage) {
         let (list, cut) = match damage {
-            Damage::RunQueue => ("runqueue", Cut::TooLong),
+            Damage::RunQueue(cut) => ("runqueue", cut),
             Damage::Processes(cut) => ("processes", cut),
             Damage::Threads(cut) => ("threads", cut),
         };

@@ -11,15 +11,23 @@
 //! A run queue is read under its own lock (`rq->__lock`), which may be taken in any context but that of the scheduler. It is only
 //! tried for, so that this code never makes a CPU wait in a line for the lock of another. While it is held, interrupts are off,
 //! and the pointers to tasks are copied into memory that was allocated before, no more. The tasks themselves are not looked at
-//! before the lock is free again: RCU keeps them from being freed until there is a reference to each.
+//! before the lock is free again: RCU keeps them from being freed until there is a reference to each. The links of lists are read as
+//! what may lead nowhere, so that a list that somebody has bent is said to be so.
 //!
 //! [`layout`]: super::layout
 //!
 //! C header: `kernel/sched/sched.h`
 
+mod copy;
 mod groups;
 
-use self::groups::Groups;
+use self::{
+    copy::{
+        Copy,
+        QUEUES, //
+    },
+    groups::Groups, //
+};
 
 use super::{
     check_task,
@@ -27,6 +35,7 @@ use super::{
         RqLayout,
         RT_PRIORITIES, //
     },
+    list::Cut,
     read_nofault,
     Misfit,
     TaskId, //
@@ -105,22 +114,16 @@ pub enum NotCopied {
     Busy,
     /// There was no room for more tasks.
     Full,
-    /// A list on it has more entries than [`MAX_QUEUED`], or the tree of groups has no end.
-    Damaged,
-}
-
-/// A task that a run queue points to, as long as it is known to be valid.
-#[derive(Clone, Copy)]
-struct Found {
-    task: *const bindings::task_struct,
-    queue: Queue,
+    /// A list on it has no end, or the tree of groups has none.
+    Damaged(Cut),
 }
 
 /// Tasks of run queues, and the memory for copying more of them. The default has neither.
 #[derive(Default)]
 pub struct QueuedTasks {
     tasks: KVVec<QueuedTask>,
-    found: KVVec<Found>,
+    /// Those that a run queue points to, as long as they are known to be valid.
+    found: KVVec<*const bindings::task_struct>,
     /// Lists of groups that have used up their time.
     lists: KVVec<usize>,
 }
@@ -335,7 +338,7 @@ impl RunQueue<'_> {
     ///
     /// See [`NotCopied`]; nothing is appended then.
     pub fn copy(&self, tasks: &mut QueuedTasks, cost: &mut Cost) -> Result<(), NotCopied> {
-        let room = tasks.room();
+        let room = tasks.room().min(MAX_QUEUED);
         let QueuedTasks {
             tasks,
             found,
@@ -351,31 +354,32 @@ impl RunQueue<'_> {
         }
         let guard = self.try_lock(&mut cost.retries).ok_or(NotCopied::Busy)?;
         let start = ktime_get_ns();
-        let mut copy = Copy {
-            found,
-            room,
-            steps: MAX_QUEUED,
-        };
+        let mut copy = Copy::new(found, room);
         let copied = guard.copy(lists, &mut copy);
+        let ends = copy.ends;
         let idle = guard.task(self.layout.idle);
         let held = ktime_get_ns().wrapping_sub(start);
         drop(guard);
         cost.held_ns = cost.held_ns.max(held);
         copied?;
 
-        for found in found.iter() {
-            // SAFETY: A task that a run queue points to or has queued is valid while the lock is held: its last reference is
-            // not dropped before it is switched away from and dequeued for the last time. That reference is dropped after a
-            // grace period of RCU, which cannot pass before this function returns. `Task` is a transparent wrapper.
-            let task: &Task = unsafe { &*found.task.cast() };
+        let mut start = 0;
+        for (queue, end) in QUEUES.into_iter().zip(ends) {
+            for &found in found.get(start..end).unwrap_or_default() {
+                // SAFETY: A task that a run queue points to or has queued is valid while the lock is held: its last reference is
+                // not dropped before it is switched away from and dequeued for the last time. That reference is dropped after a
+                // grace period of RCU, which cannot pass before this function returns. `Task` is a transparent wrapper.
+                let task: &Task = unsafe { &*found.cast() };
 
-            // There is room for all.
-            let _ = tasks.push_within_capacity(QueuedTask {
-                task: task.into(),
-                cpu: self.cpu.as_u32(),
-                queue: found.queue,
-                idle: core::ptr::eq(found.task, idle),
-            });
+                // There is room for all.
+                let _ = tasks.push_within_capacity(QueuedTask {
+                    task: task.into(),
+                    cpu: self.cpu.as_u32(),
+                    queue,
+                    idle: core::ptr::eq(found, idle),
+                });
+            }
+            start = end;
         }
         Ok(())
     }
@@ -423,53 +427,37 @@ impl Locked<'_> {
     fn copy(&self, lists: &[usize], copy: &mut Copy<'_>) -> Result<(), NotCopied> {
         let layout = self.queue.layout;
 
-        copy.add(self.task(layout.curr), Queue::Current)?;
-        copy.add(self.task(layout.stop), Queue::Stop)?;
-        self.list(
-            self.at(layout.cfs_tasks),
-            offset_of!(bindings::task_struct, se.group_node),
-            Queue::Fair,
-            copy,
-        )?;
+        copy.add(self.task(layout.curr))?;
+        copy.end(Queue::Current);
+        let node = offset_of!(bindings::task_struct, se.group_node);
+        self.list(self.at(layout.cfs_tasks), node, copy)?;
+        copy.end(Queue::Fair);
         self.realtime(copy)?;
+        copy.end(Queue::Realtime);
         self.deadline(copy)?;
+        copy.end(Queue::Deadline);
         #[cfg(CONFIG_SCHED_CLASS_EXT)]
         if let Some(runnable) = layout.scx_runnable {
-            self.list(
-                self.at(runnable),
-                offset_of!(bindings::task_struct, scx.runnable_node),
-                Queue::Ext,
-                copy,
-            )?;
+            let node = offset_of!(bindings::task_struct, scx.runnable_node);
+            self.list(self.at(runnable), node, copy)?;
         }
+        copy.end(Queue::Ext);
         #[cfg(CONFIG_CFS_BANDWIDTH)]
         for list in lists.iter().copied() {
             let node = offset_of!(bindings::task_struct, throttle_node);
             let list = core::ptr::with_exposed_provenance(list);
-            self.list(list, node, Queue::Throttled, copy)?;
+            self.list(list, node, copy)?;
         }
+        copy.end(Queue::Throttled);
+        copy.add(self.task(layout.stop))?;
+        copy.end(Queue::Stop);
         Ok(())
     }
 
     /// Copies the tasks of the list at `head`, linked by their member at offset `node`.
-    fn list(
-        &self,
-        head: *const u8,
-        node: usize,
-        queue: Queue,
-        copy: &mut Copy<'_>,
-    ) -> Result<(), NotCopied> {
-        let head: *const bindings::list_head = head.cast();
+    fn list(&self, head: *const u8, node: usize, copy: &mut Copy<'_>) -> Result<(), NotCopied> {
         // SAFETY: `head` is a list head of the run queue, or of a group's part on this CPU, which RCU keeps; the lock is held.
-        let mut entry = unsafe { (*head).next }.cast_const();
-
-        while !core::ptr::eq(entry, head) {
-            copy.step()?;
-            copy.add(entry.cast::<u8>().wrapping_sub(node).cast(), queue)?;
-            // SAFETY: `entry` is linked into the list, whose links do not change while the lock is held.
-            entry = unsafe { (*entry).next };
-        }
-        Ok(())
+        unsafe { copy.add_list(head.cast(), node) }
     }
 
     /// Copies the tasks of the real-time priorities that the bitmap says are in use.
@@ -482,12 +470,9 @@ impl Locked<'_> {
             let word = unsafe { bitmap.add(prio / bits).read() };
 
             if word & (1 << (prio % bits)) != 0 {
-                self.list(
-                    self.at(self.queue.layout.rt_queue + prio * size_of::<bindings::list_head>()),
-                    offset_of!(bindings::task_struct, rt.run_list),
-                    Queue::Realtime,
-                    copy,
-                )?;
+                let queue = self.queue.layout.rt_queue + prio * size_of::<bindings::list_head>();
+                let node = offset_of!(bindings::task_struct, rt.run_list);
+                self.list(self.at(queue), node, copy)?;
             }
         }
         Ok(())
@@ -500,24 +485,26 @@ impl Locked<'_> {
         // SAFETY: By the type invariants, this is the pointer to the first node of the deadline tree.
         let mut node = unsafe { leftmost.read() };
 
-        while !node.is_null() {
+        for _ in 0..MAX_QUEUED {
+            if node.is_null() {
+                return Ok(());
+            }
             let entity = node
                 .cast::<u8>()
                 .wrapping_sub(offset_of!(bindings::sched_dl_entity, rb_node))
                 .cast::<bindings::sched_dl_entity>();
 
-            copy.step()?;
             // SAFETY: All nodes of the tree are in deadline entities, valid while the lock is held.
             if unsafe { (*entity).dl_server() } == 0 {
                 let task = entity
                     .cast::<u8>()
                     .wrapping_sub(offset_of!(bindings::task_struct, dl));
-                copy.add(task.cast(), Queue::Deadline)?;
+                copy.add(task.cast())?;
             }
             // SAFETY: `node` is linked into the tree, which does not change while the lock is held.
             node = unsafe { bindings::rb_next(node) };
         }
-        Ok(())
+        Err(NotCopied::Damaged(Cut::TooLong))
     }
 
     /// Reads the pointer to a task at offset `at`.
@@ -532,36 +519,6 @@ impl Locked<'_> {
 
     fn at(&self, offset: usize) -> *const u8 {
         self.queue.rq.wrapping_add(offset)
-    }
-}
-
-/// A copy in the making.
-struct Copy<'a> {
-    found: &'a mut KVVec<Found>,
-    room: usize,
-    steps: usize,
-}
-
-impl Copy<'_> {
-    /// Counts one entry of a list.
-    #[inline]
-    fn step(&mut self) -> Result<(), NotCopied> {
-        self.steps = self.steps.checked_sub(1).ok_or(NotCopied::Damaged)?;
-        Ok(())
-    }
-
-    /// Notes a task that the run queue points to. Called with its lock held.
-    #[inline]
-    fn add(&mut self, task: *const bindings::task_struct, queue: Queue) -> Result<(), NotCopied> {
-        if task.is_null() {
-            // A CPU that was never started has no stopper.
-            return Ok(());
-        }
-
-        self.room = self.room.checked_sub(1).ok_or(NotCopied::Full)?;
-        self.found
-            .push_within_capacity(Found { task, queue })
-            .map_err(|_| NotCopied::Full)
     }
 }
 

@@ -60,8 +60,8 @@ fn collect(sources: &Sources, to: &mut Witnesses) -> Result<(), AllocError> {
             }
             Err(why) => {
                 coverage.skipped += 1;
-                if why == NotCopied::Damaged {
-                    coverage.damaged_run_queue();
+                if let NotCopied::Damaged(cut) = why {
+                    coverage.damaged_run_queue(cut);
                 }
             }
         }

@@ -11,6 +11,7 @@
 use super::{
     super::{
         layout::GroupLayout,
+        list::Cut,
         peek::word, //
     },
     NotCopied,
@@ -56,11 +57,12 @@ impl<'a> Groups<'a> {
         _rcu: &rcu::Guard,
         lists: &mut KVVec<usize>,
     ) -> Result<(), NotCopied> {
-        let root = self.root().ok_or(NotCopied::Damaged)?;
+        let unreadable = NotCopied::Damaged(Cut::Unreadable);
+        let root = self.root().ok_or(unreadable)?;
         let mut group = root;
 
         for _ in 0..MAX_GROUPS {
-            match self.after(root, group).ok_or(NotCopied::Damaged)? {
+            match self.after(root, group).ok_or(unreadable)? {
                 None => return Ok(()),
                 Some(next) => group = next,
             }
@@ -70,7 +72,7 @@ impl<'a> Groups<'a> {
                     .map_err(|_| NotCopied::Full)?;
             }
         }
-        Err(NotCopied::Damaged)
+        Err(NotCopied::Damaged(Cut::TooLong))
     }
 
     fn root(&self) -> Option<usize> {

@@ -27,7 +27,7 @@ const SHELL: &str = include_str!("shell.sh");
 
 /// Programs of the build tree that guests have besides busybox.
 const PROGRAMS: &[&str] = &[
-    "bash", "bridge", "ethtool", "ip", "iperf3", "kmod", "qemu-ga", "tcpdump",
+    "bash", "bridge", "chrt", "ethtool", "ip", "iperf3", "kmod", "qemu-ga", "tcpdump",
 ];
 
 /// Libraries that programs ask for by name while they run: threads of iperf3 end with this one.

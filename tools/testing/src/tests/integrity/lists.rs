@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests of guest_integrity against a fixture that bends the links of the list of processes.
+//! Tests of guest_integrity against a fixture that bends the links of lists of tasks.
 
 use super::{
     count,
     findings,
     last,
     scan,
+    Victim,
     MODULE,
     ON_DEMAND, //
 };
@@ -104,6 +105,63 @@ pub fn bent(guest: &mut Guest) -> Result<()> {
     ensure!(records == expected.trim_end(), "{records}");
     let lines = guest.number("dmesg | grep -c 'guest_integrity: damage list=processes'")?;
     ensure!(lines == 4, "{lines} lines in the log");
+    Ok(())
+}
+
+/// The list that is bent, where the link leads to, and what is reported of it.
+const OTHERS: [(&str, &str, &str); 4] = [
+    ("threads", "self", "list=threads reason=cycle"),
+    ("threads", "nowhere", "list=threads reason=unreadable"),
+    ("realtime", "self", "list=runqueue reason=too_long"),
+    ("realtime", "nowhere", "list=runqueue reason=unreadable"),
+];
+
+/// So are the threads of a process, and a list on a run queue, which is read with its lock held.
+pub fn others(guest: &mut Guest) -> Result<()> {
+    MODULE.load(guest, ON_DEMAND)?;
+    guest.sh("echo 0 >/proc/sys/kernel/hung_task_timeout_secs")?;
+
+    let mut expected = Vec::new();
+    for (list, to, damage) in OTHERS {
+        let victims = if list == "threads" {
+            vec![Victim::start(guest, "-t -c 1")?]
+        } else {
+            let both = [Victim::start(guest, "-c 1")?, Victim::start(guest, "-c 1")?];
+            // The first one has the CPU from here on, and the other waits.
+            for victim in &both {
+                guest.sh(&format!("chrt -f -p 10 {}", victim.pid))?;
+            }
+            both.into()
+        };
+        let counter = if list == "threads" { "cut" } else { "skipped" };
+        scan(guest)?;
+        ensure!(last(guest, "complete")? == 1, "before: {damage}");
+
+        let pid = victims.last().context("a victim")?.pid;
+        guest.insmod("bend_list", &format!("pid={pid} list={list} to={to}"))?;
+        for _ in 0..3 {
+            scan(guest)?;
+            ensure!(
+                last(guest, "complete")? == 0 && last(guest, counter)? == 1,
+                "{damage}"
+            );
+        }
+        guest.sh("rmmod bend_list")?;
+        scan(guest)?;
+        ensure!(last(guest, "complete")? == 1, "after: {damage}");
+        for victim in &victims {
+            // One that waits behind the other would not come to its end.
+            guest.sh(&format!("chrt -o -p 0 {}", victim.pid))?;
+        }
+        for victim in victims {
+            victim.end(guest)?;
+        }
+        expected.push(format!("type=damage {damage}"));
+    }
+
+    ensure!(count(guest, "findings")? == 0);
+    let records = guest.sh("badread /dev/guest_integrity | sed 's/.*type=/type=/'")?;
+    ensure!(records == expected.join("\n"), "{records}");
     Ok(())
 }
 
