@@ -18,6 +18,7 @@ pub mod notifier;
 use crate::{
     bindings,
     sched::{
+        list::Cut,
         peek::{
             half,
             word, //
@@ -156,7 +157,7 @@ impl Modules {
         let mut head = None;
 
         // Begun anywhere, the way round the list comes by its head, which has a name.
-        around(entry, |node| {
+        let whole = around(entry, |node| {
             if let Text::Known {
                 name: b"modules",
                 offset: 0,
@@ -166,6 +167,7 @@ impl Modules {
                 head = Some(node);
             }
         });
+        whole.map_err(|_| ENOENT)?;
         drop(guard);
 
         // SAFETY: The module is the one that calls.
@@ -180,8 +182,16 @@ impl Modules {
         })
     }
 
-    /// Calls `f` with the modules on the list. Returns whether it was walked to its end.
-    pub fn listed(&self, _guard: &rcu::Guard, mut f: impl FnMut(ModuleId)) -> bool {
+    /// Calls `f` with the modules on the list.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not walked to its end.
+    pub fn listed(
+        &self,
+        _guard: &rcu::Guard,
+        mut f: impl FnMut(ModuleId),
+    ) -> core::result::Result<(), Cut> {
         around(self.head, |node| {
             f(ModuleId(
                 node.wrapping_sub(offset_of!(bindings::module, list)),
@@ -189,8 +199,16 @@ impl Modules {
         })
     }
 
-    /// Calls `f` with the modules in the set. Returns whether it was walked to its end. `f` must not sleep.
-    pub fn in_set(&self, _guard: &rcu::Guard, mut f: impl FnMut(ModuleId)) -> bool {
+    /// Calls `f` with the modules in the set. `f` must not sleep.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not walked to its end.
+    pub fn in_set(
+        &self,
+        _guard: &rcu::Guard,
+        mut f: impl FnMut(ModuleId),
+    ) -> core::result::Result<(), Cut> {
         // SAFETY: The set of modules is always there.
         let lock = unsafe { &raw mut (*self.kset).list_lock };
         let head = self.kset as usize + offset_of!(bindings::kset, list);
@@ -224,19 +242,19 @@ impl Modules {
     }
 }
 
-/// Calls `f` with each node on the way around a list, but the one at which it begins. Returns whether the way leads back.
-fn around(start: usize, mut f: impl FnMut(usize)) -> bool {
+/// Calls `f` with each node on the way around a list, but the one at which it begins. Fails if the way does not lead back.
+fn around(start: usize, mut f: impl FnMut(usize)) -> core::result::Result<(), Cut> {
     let mut node = start;
 
     for _ in 0..MAX_ENTRIES {
         node = match word(node.wrapping_add(offset_of!(bindings::list_head, next))) {
             Some(next) if next != start => next,
-            Some(_) => return true,
-            None => return false,
+            Some(_) => return Ok(()),
+            None => return Err(Cut::Unreadable),
         };
         f(node);
     }
-    false
+    Err(Cut::TooLong)
 }
 
 /// Where in what is known of memory of a module the node of the tree is, of which there are two trees.

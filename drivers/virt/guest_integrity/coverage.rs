@@ -43,6 +43,10 @@ pub(crate) enum Damage {
     Processes(Cut),
     /// That of the threads of a process.
     Threads(Cut),
+    /// That of the modules.
+    Modules(Cut),
+    /// That of what is in `/sys/module`.
+    ModuleSet(Cut),
 }
 
 impl Coverage {
@@ -56,7 +60,7 @@ impl Coverage {
         self.damage = self.damage.or(Some(Damage::RunQueue(cut)));
     }
 
-    /// Notes that a list of tasks has no end.
+    /// Notes that a list of tasks or modules has no end.
     pub(crate) fn cut(&mut self, damage: Damage) {
         self.cut = self.cut.saturating_add(1);
         self.damage = self.damage.or(Some(damage));

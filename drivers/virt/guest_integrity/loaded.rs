@@ -93,7 +93,8 @@ impl Loaded {
         live.reserve(MAX_MODULES, GFP_KERNEL)?;
 
         let guard = rcu::read_lock();
-        self.modules.listed(&guard, |module| {
+        // A list without an end is for scans to report.
+        let _ = self.modules.listed(&guard, |module| {
             // Who is live now will be told of when it goes, which waits for the lock.
             if module.state(&guard) == State::Live && !live.contains(&module) {
                 // There is no room for more than there can be; the others are seen by other means.
@@ -113,7 +114,9 @@ impl Loaded {
         let guard = rcu::read_lock();
         let mut listed = false;
 
-        self.modules
+        // As above.
+        let _ = self
+            .modules
             .listed(&guard, |other| listed |= other == module);
         listed || module.state(&guard) != State::Live
     }

@@ -24,6 +24,7 @@ use crate::{
     },
     views::{
         views,
+        Examined,
         Sources,
         View,
         VIEWS, //
@@ -163,8 +164,14 @@ impl Look {
                 continue;
             };
             // CAST: The table is short.
-            if !examine(sources, &mut self.found, i as u8)? {
-                self.witnesses.coverage.uncovered |= 1 << i;
+            let examined = examine(sources, &mut self.found, i as u8)?;
+            let coverage = &mut self.witnesses.coverage;
+
+            if !matches!(examined, Examined::Whole) {
+                coverage.uncovered |= 1 << i;
+            }
+            if let Examined::Damaged(damage) = examined {
+                coverage.cut(damage);
             }
         }
         Ok(result)

@@ -232,6 +232,8 @@ impl Log {
             Damage::RunQueue(cut) => ("runqueue", cut),
             Damage::Processes(cut) => ("processes", cut),
             Damage::Threads(cut) => ("threads", cut),
+            Damage::Modules(cut) => ("modules", cut),
+            Damage::ModuleSet(cut) => ("module_set", cut),
         };
         let reason = match cut {
             Cut::Cycle => "cycle",

@@ -39,6 +39,7 @@ use crate::{
         hooks,
         modules,
         views,
+        Examined,
         Sources,
         View,
         NAMES,
@@ -437,7 +438,7 @@ impl Modules {
         })?;
         Ok(Modules {
             list,
-            truncated: truncated || looked.is_none(),
+            truncated: truncated || !matches!(looked, Examined::Whole),
         })
     }
 }

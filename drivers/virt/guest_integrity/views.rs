@@ -24,6 +24,7 @@ mod runqueue;
 mod switch;
 
 use crate::{
+    coverage::Damage,
     departed::Departed,
     finding::Found,
     listing::Listings,
@@ -49,8 +50,28 @@ use kernel::{
 };
 
 type Collect = fn(&Sources, &mut Witnesses) -> Result<(), AllocError>;
-type Examine = fn(&Sources, &mut KVVec<Found>, u8) -> Result<bool, AllocError>;
+type Examine = fn(&Sources, &mut KVVec<Found>, u8) -> Result<Examined, AllocError>;
 type Check = fn(&rcu::Guard, &Sources, Peek<'_>) -> Option<&'static str>;
+
+/// Whether a view could [look](View::examine).
+pub(crate) enum Examined {
+    /// At all.
+    Whole,
+    /// Not at all that it is for.
+    NotCovered,
+    /// At a list that has no end.
+    Damaged(Damage),
+}
+
+impl From<bool> for Examined {
+    fn from(whole: bool) -> Self {
+        if whole {
+            Examined::Whole
+        } else {
+            Examined::NotCovered
+        }
+    }
+}
 
 /// One view.
 pub(crate) struct View {
@@ -67,7 +88,7 @@ pub(crate) struct View {
     /// Says what is wrong with a task on the lists.
     pub(crate) check: Option<Check>,
     /// Looks at something else than the lists, and adds what is wrong to what was found, as from the view at that place. May
-    /// sleep. Returns whether it could look.
+    /// sleep.
     pub(crate) examine: Option<Examine>,
     /// Says what is wrong with a task that is not on the lists, and says that it has begun to exit.
     pub(crate) autopsy: Option<fn(Peek<'_>, &mut Departed) -> Option<&'static str>>,

@@ -8,6 +8,7 @@
 //! affair of whoever administers the system.
 
 use super::{
+    Examined,
     Sources,
     View, //
 };
@@ -54,11 +55,11 @@ pub(super) const VIEW: View = View {
     ..View::named("hooks")
 };
 
-fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<Examined, AllocError> {
     let functions = examine_functions(found, view)?;
     let directories = examine_directories(found, view)?;
 
-    Ok(functions && directories)
+    Ok((functions && directories).into())
 }
 
 /// Returns the symbol that a function which begins in this way leads to, or [`None`] if it is as the kernel has made it.

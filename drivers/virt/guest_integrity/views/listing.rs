@@ -8,6 +8,7 @@
 
 use super::{
     proc::missing,
+    Examined,
     Sources,
     View, //
 };
@@ -23,16 +24,16 @@ pub(super) const VIEW: View = View {
     ..View::named("listing")
 };
 
-fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<Examined, AllocError> {
     let listings = sources.listings.lock();
 
     if !listings.are_fresh() {
-        return Ok(false);
+        return Ok(Examined::NotCovered);
     }
     for &process in listings.missing() {
         if let Some(one) = missing(process, view, "getdents_unlisted") {
             found.push(one, GFP_KERNEL)?;
         }
     }
-    Ok(true)
+    Ok(Examined::Whole)
 }

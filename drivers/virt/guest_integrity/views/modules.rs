@@ -10,10 +10,12 @@
 //! found between its last word and its end; so code of modules that went is known as well, see `loaded`.
 
 use super::{
+    Examined,
     Sources,
     View, //
 };
 use crate::{
+    coverage::Damage,
     finding::{
         Found,
         Key,
@@ -65,12 +67,11 @@ pub(crate) struct Places {
     after: KVVec<ModuleId>,
 }
 
-/// Reads all places, and calls `f` with those and with the modules that the kernel has told of. Returns [`None`] if they cannot be
-/// read.
-pub(crate) fn look<R>(
+/// Reads all places, and calls `f` with those and with the modules that the kernel has told of, unless they cannot be read.
+pub(crate) fn look(
     sources: &Sources,
-    f: impl FnOnce(&rcu::Guard, &[ModuleId], &Places) -> R,
-) -> Result<Option<R>, AllocError> {
+    f: impl FnOnce(&rcu::Guard, &[ModuleId], &Places),
+) -> Result<Examined, AllocError> {
     let live = sources.loaded.lock();
     let mut places = Places::default();
     let mut room = live.len() + 64;
@@ -88,27 +89,33 @@ pub(crate) fn look<R>(
 
         let guard = rcu::read_lock();
         match places.read(sources, &guard) {
-            Ok(false) => return Ok(None),
-            Ok(true) => return Ok(Some(f(&guard, &live, &places))),
+            Ok(Err(damage)) => return Ok(Examined::Damaged(damage)),
+            Ok(Ok(())) => {
+                f(&guard, &live, &places);
+                return Ok(Examined::Whole);
+            }
             Err(AllocError) => room *= 2,
         }
     }
-    Ok(None)
+    Ok(Examined::NotCovered)
 }
 
-fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<Examined, AllocError> {
     // A module may be wrong in several places.
     found.reserve(64, GFP_KERNEL)?;
 
-    let looked = look(sources, |guard, live, places| {
+    look(sources, |guard, live, places| {
         places.compare(guard, live, found, view);
-    })?;
-    Ok(looked.is_some())
+    })
 }
 
 impl Places {
-    /// Reads all places. Returns whether they were read to their ends.
-    fn read(&mut self, sources: &Sources, guard: &rcu::Guard) -> Result<bool, AllocError> {
+    /// Reads all places. Returns which of them has no end, if there is one.
+    fn read(
+        &mut self,
+        sources: &Sources,
+        guard: &rcu::Guard,
+    ) -> Result<core::result::Result<(), Damage>, AllocError> {
         let modules = &sources.loaded.modules;
         let mut full = false;
         let mut add = |to: &mut KVVec<ModuleId>, module: ModuleId| {
@@ -118,18 +125,24 @@ impl Places {
             }
         };
 
-        let mut all = modules.listed(guard, |module| {
+        let before = modules.listed(guard, |module| {
             if module.state(guard) == State::Live {
                 add(&mut self.before, module);
             }
         });
         modules.in_tree(guard, |module| add(&mut self.tree, module));
-        all &= modules.in_set(guard, |module| add(&mut self.set, module));
-        all &= modules.listed(guard, |module| add(&mut self.after, module));
-        if full {
+        let set = modules.in_set(guard, |module| add(&mut self.set, module));
+        let after = modules.listed(guard, |module| add(&mut self.after, module));
+        let whole = before
+            .and(after)
+            .map_err(Damage::Modules)
+            .and(set.map_err(Damage::ModuleSet));
+
+        // A list without an end has more than there is room for.
+        if whole.is_ok() && full {
             return Err(AllocError);
         }
-        Ok(all)
+        Ok(whole)
     }
 
     /// The modules on the list, in the set and in the tree.

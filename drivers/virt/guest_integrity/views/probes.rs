@@ -9,6 +9,7 @@
 //! reported if three looks, each at the table of that time, find it.
 
 use super::{
+    Examined,
     Sources,
     View, //
 };
@@ -48,13 +49,13 @@ pub(super) const VIEW: View = View {
 /// A probe of an event, by its address.
 type Probe = (Tracepoint, usize);
 
-fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<Examined, AllocError> {
     let mut suspects: KVVec<Probe> = KVVec::with_capacity(MAX_SUSPECTS, GFP_KERNEL)?;
 
     collect(&sources.loaded, &mut suspects);
     for _ in 1..View::LOOKS {
         if suspects.is_empty() {
-            return Ok(true);
+            return Ok(Examined::Whole);
         }
         grace_period();
         suspects.retain(|probe| is_still_unknown(&sources.loaded, *probe));
@@ -75,7 +76,7 @@ fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool
         };
         found.push(one, GFP_KERNEL)?;
     }
-    Ok(true)
+    Ok(Examined::Whole)
 }
 
 /// Adds each probe that is in no code which the kernel knows.

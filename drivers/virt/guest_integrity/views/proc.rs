@@ -7,6 +7,7 @@
 //! shown. Nothing is said where `/proc` is not mounted.
 
 use super::{
+    Examined,
     Sources,
     View, //
 };
@@ -50,12 +51,12 @@ pub(super) const VIEW: View = View {
 /// A process: its number, and when it was made.
 pub(crate) type Process = (i32, u64);
 
-fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocError> {
+fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<Examined, AllocError> {
     let Some(before) = processes()? else {
-        return Ok(false);
+        return Ok(Examined::NotCovered);
     };
     let Some(shown) = listing() else {
-        return Ok(false);
+        return Ok(Examined::NotCovered);
     };
     compare(&before, &shown, |process| {
         let one = missing(process, view, "proc_unlisted");
@@ -64,7 +65,7 @@ fn examine(_sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<boo
             None => Ok(()),
         }
     })?;
-    Ok(true)
+    Ok(Examined::Whole)
 }
 
 /// Returns all processes that have a number, in the order of those.

@@ -69,6 +69,9 @@ pub fn tests() -> Vec<Test> {
         Test::guest("integrity/module-early", 60, spec(), |guest, _| {
             modules::early(guest)
         }),
+        Test::guest("integrity/bent-modules", 60, spec(), |guest, _| {
+            modules::bent(guest)
+        }),
         Test::guest("integrity/probes", 60, spec(), |guest, _| {
             probes::probes(guest)
         }),

@@ -127,3 +127,39 @@ pub fn early(guest: &mut Guest) -> Result<()> {
     ensure!(last(guest, "hidden")? == 0 && last(guest, "complete")? == 1);
     Ok(())
 }
+
+/// A list of modules that does not come to its end is reported, once, and no scan of it counts as clean, hangs or crashes.
+pub fn bent(guest: &mut Guest) -> Result<()> {
+    MODULE.load(guest, ON_DEMAND)?;
+    let mut expected = Vec::new();
+
+    for (what, list) in [("bent", "modules"), ("bent_set", "module_set")] {
+        guest.insmod("hide_module", &format!("what={what}"))?;
+        scan(guest)?;
+        ensure!(last(guest, "complete")? == 1, "before: {what}");
+        guest.sh(&format!("echo 1 >{HIDE}"))?;
+        for _ in 0..3 {
+            scan(guest)?;
+            ensure!(
+                last(guest, "complete")? == 0 && last(guest, "cut")? == 1,
+                "{what}"
+            );
+        }
+        guest.sh(&format!("echo 0 >{HIDE}; rmmod hide_module"))?;
+        scan(guest)?;
+        ensure!(last(guest, "complete")? == 1, "after: {what}");
+        expected.push(format!(" type=damage list={list} reason=too_long"));
+    }
+
+    let all = records(guest)?;
+    ensure!(
+        all.len() == expected.len()
+            && all
+                .iter()
+                .zip(&expected)
+                .all(|(line, end)| line.ends_with(end)),
+        "{all:?}"
+    );
+    ensure!(count(guest, "findings")? == 0);
+    Ok(())
+}
