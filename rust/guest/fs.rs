@@ -28,6 +28,9 @@ use kernel::{
 /// The number of the kind of file system that `/proc` is.
 pub const PROC_SUPER_MAGIC: usize = bindings::PROC_SUPER_MAGIC as usize;
 
+/// Most entries that a directory is believed to have: one for each number of a process, and some more.
+const MAX_ENTRIES: usize = (1 << 22) + (1 << 12);
+
 const FILE_OPERATIONS: &str = "file_operations_replaced";
 const INODE_OPERATIONS: &str = "inode_operations_replaced";
 
@@ -46,6 +49,8 @@ struct Context<'a> {
     context: kernel::bindings::dir_context,
     entry: &'a mut dyn FnMut(&[u8]) -> Result,
     entries: usize,
+    /// How many more there may be.
+    left: usize,
     result: Result,
 }
 
@@ -126,7 +131,8 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// What `entry` returns, which ends it, and those of `getdents(2)`.
+    /// What `entry` returns, which ends it, those of `getdents(2)`, and [`E2BIG`] if the directory has no end, as one may have whose
+    /// operations somebody has replaced.
     pub fn read(&mut self, entry: &mut dyn FnMut(&[u8]) -> Result) -> Result {
         let mut context = Context {
             context: kernel::bindings::dir_context {
@@ -135,6 +141,7 @@ impl Directory {
             },
             entry,
             entries: 0,
+            left: MAX_ENTRIES,
             result: Ok(()),
         };
 
@@ -179,6 +186,12 @@ unsafe extern "C" fn actor(
     let name = unsafe { core::slice::from_raw_parts(name.cast::<u8>(), len.max(0) as usize) };
 
     context.entries += 1;
-    context.result = (context.entry)(name);
+    context.result = match context.left.checked_sub(1) {
+        Some(left) => {
+            context.left = left;
+            (context.entry)(name)
+        }
+        None => Err(E2BIG),
+    };
     context.result.is_ok()
 }

@@ -60,6 +60,10 @@ pub fn tests() -> Vec<Test> {
         Test::guest("integrity/hooks", 180, spec(), |guest, _| {
             hooks::hooks(guest)
         }),
+        Test::guest("integrity/endless", 90, spec(), |guest, _| {
+            hooks::endless(guest)
+        })
+        .stock_only("so many entries take too long there"),
         Test::guest("integrity/getdents", 150, spec(), |guest, _| {
             getdents::getdents(guest)
         }),

@@ -7,7 +7,9 @@ use super::{
     last,
     records,
     scan,
+    views::VIEWS,
     Victim,
+    DEBUGFS,
     MODULE,
     ON_DEMAND, //
 };
@@ -139,14 +141,13 @@ fn replaced(guest: &mut Guest) -> Result<()> {
     ensure!(count(guest, "findings")? == 0);
     guest.sh("rmmod hide_proc")?;
 
-    let views = "/sys/module/guest_integrity/parameters/views";
     guest.sh(&format!(
-        "echo runqueue,switch,pid,family,disguise >{views}"
+        "echo runqueue,switch,pid,family,disguise >{VIEWS}"
     ))?;
     guest.insmod("hide_proc", &format!("pid={}", victim.pid))?;
     scan(guest)?;
     ensure!(count(guest, "findings")? == 0, "found without the view");
-    guest.sh(&format!("echo hooks >{views}"))?;
+    guest.sh(&format!("echo hooks >{VIEWS}"))?;
     for _ in 0..2 {
         scan(guest)?;
     }
@@ -164,10 +165,10 @@ fn replaced(guest: &mut Guest) -> Result<()> {
 
     // Those by which an entry is looked up: the directory shows it.
     guest.insmod("hide_proc", &format!("pid={} what=lookup", victim.pid))?;
-    guest.sh(&format!("echo runqueue,proc >{views}"))?;
+    guest.sh(&format!("echo runqueue,proc >{VIEWS}"))?;
     scan(guest)?;
     ensure!(last(guest, "hidden")? == 0, "found without the view");
-    guest.sh(&format!("echo hooks >{views}"))?;
+    guest.sh(&format!("echo hooks >{VIEWS}"))?;
     for _ in 0..2 {
         scan(guest)?;
     }
@@ -182,5 +183,22 @@ fn replaced(guest: &mut Guest) -> Result<()> {
     super::views::remove(guest, "hide_proc")?;
     scan(guest)?;
     ensure!(last(guest, "hidden")? == 0);
+    victim.end(guest)
+}
+
+/// A directory that has no end does not keep a scan from its own.
+pub fn endless(guest: &mut Guest) -> Result<()> {
+    let state = |guest: &mut Guest| guest.sh(&format!("grep view=proc {DEBUGFS}/views"));
+
+    MODULE.load(guest, &format!("{ON_DEMAND} views=proc"))?;
+    let victim = Victim::start(guest, "-s")?;
+    guest.insmod("hide_proc", &format!("pid={} what=endless", victim.pid))?;
+    guest.sh_for(Duration::from_secs(60), &format!("echo 1 >{DEBUGFS}/scan"))?;
+    let endless = state(guest)?;
+    ensure!(endless.contains(" state=not_covered "), "{endless}");
+    super::views::remove(guest, "hide_proc")?;
+    scan(guest)?;
+    let whole = state(guest)?;
+    ensure!(whole.contains(" state=on "), "{whole}");
     victim.end(guest)
 }
