@@ -44,6 +44,7 @@ help:
 	@echo '  MINUTES=N             start no test later than that (test, test-sanitize)'
 	@echo '  BENCH=NAME, RUNS=N    only benchmarks with such a name, each N times (bench)'
 	@echo '  SELFTEST=NAME         only tests with such a name (selftests)'
+	@echo '  CASE=PATTERN          of them only cases with such a name (selftests)'
 	@echo '  V=1, JOBS=N           show the commands of kbuild; run N at a time'
 	@echo '  DEBIAN_MIRROR=URL     another mirror than the one this machine'"'"'s apt uses'
 	@echo '  DESTDIR=DIR           install below DIR'
@@ -73,7 +74,7 @@ test-install:
 
 .PHONY: selftests
 selftests:
-	@scripts/harness --selftests selftests $(SELFTEST)
+	@scripts/harness --selftests selftests $(SELFTEST) $(foreach case,$(CASE),--case '$(case)')
 
 .PHONY: bench
 bench:

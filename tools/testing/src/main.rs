@@ -96,6 +96,9 @@ struct SelftestsArguments {
     /// Only with this driver
     #[arg(long, value_parser = ["virtio_net", "virtio_net_rust"])]
     driver: Option<String>,
+    /// Only cases with such a name, of tests written in Python; `*` stands for any text
+    #[arg(long = "case", value_name = "PATTERN")]
+    cases: Vec<String>,
     /// Only print the names of the tests
     #[arg(long)]
     list: bool,
@@ -225,7 +228,13 @@ fn selftests(arguments: &SelftestsArguments) -> Result<bool> {
     }
 
     let (env, image) = prepare()?;
-    selftests::run(&env, &image, &arguments.filter, arguments.driver.as_deref())
+    selftests::run(
+        &env,
+        &image,
+        &arguments.filter,
+        arguments.driver.as_deref(),
+        &arguments.cases,
+    )
 }
 
 fn demo() -> Result<bool> {

@@ -121,13 +121,14 @@ pub fn list() {
     TESTS.iter().for_each(|test| println!("{test}"));
 }
 
-/// Runs the tests with names that contain one of `filter`, with both drivers or the one that is named, and returns whether ours fails
-/// nowhere that the C driver does not.
+/// Runs the tests with names that contain one of `filter`, all their cases or those that match one of `cases`, with both drivers or the
+/// one that is named, and returns whether ours fails nowhere that the C driver does not.
 pub fn run(
     env: &Environment,
     image: &Arc<Image>,
     filter: &[String],
     only: Option<&str>,
+    cases: &[String],
 ) -> Result<bool> {
     let root = std::env::var_os("SELFTESTS")
         .context("SELFTESTS is not set: run this through make selftests")?;
@@ -149,6 +150,7 @@ pub fn run(
             image,
             root: Path::new(&root),
             driver,
+            cases,
             group: Group::new(),
         };
         fs::create_dir_all(directory(env, driver))?;
@@ -192,6 +194,7 @@ struct Bench<'a> {
     image: &'a Arc<Image>,
     root: &'a Path,
     driver: Driver,
+    cases: &'a [String],
     /// All processes of the guests.
     group: Group,
 }
@@ -212,7 +215,7 @@ impl Bench<'_> {
                 }
             };
             let reported = guest.log().len();
-            let (mut said, usable) = match one(&mut guest, self.driver, test) {
+            let (mut said, usable) = match one(&mut guest, self.driver, test, self.cases) {
                 Ok(said) => (said, true),
                 Err(error) => (format!("not ok 0 run # {error:#}\n"), false),
             };
@@ -228,7 +231,12 @@ impl Bench<'_> {
                 let last = last.unwrap_or("it printed nothing").trim().to_owned();
                 writeln!(said, "\nnot ok 0 run # {last}")?;
             }
-            fs::write(output(self.env, self.driver, test), &said)?;
+            let path = output(self.env, self.driver, test);
+            if !self.cases.is_empty() {
+                let earlier = fs::read_to_string(&path).unwrap_or_default();
+                said.insert_str(0, &results::earlier(&earlier));
+            }
+            fs::write(path, &said)?;
             println!(
                 "      {name:15}  {test:42}  {:3} cases, {:4} s",
                 results::parse(&said).len(),
@@ -401,16 +409,20 @@ fn prepare(guest: &mut Guest, driver: Driver, test: &str) -> Result<String> {
     Ok(tested)
 }
 
-/// Runs one test, and returns what it has printed.
-fn one(guest: &mut Guest, driver: Driver, test: &str) -> Result<String> {
+/// Runs one test, those of its cases that match one of `cases` where there are such, and returns what it has printed.
+fn one(guest: &mut Guest, driver: Driver, test: &str, cases: &[String]) -> Result<String> {
     let interface = prepare(guest, driver, test)?;
+    let chosen = if test.ends_with(".py") { cases } else { &[] };
+    let chosen = chosen.iter().fold(String::new(), |chosen, case| {
+        chosen + " -t \"" + case + "\""
+    });
     let (folder, program) = test.rsplit_once('/').unwrap_or((".", test));
     let output = guest.run_for(
         LIMIT + GRACE,
         &format!(
             "{TOOLS} HOME=/root LC_ALL=C.UTF-8 KSFT_MACHINE_SLOW=yes \
              NETIF={interface} LOCAL_V4=192.0.2.1 REMOTE_V4=192.0.2.2 LOCAL_V6=2001:db8::1 REMOTE_V6=2001:db8::2 \
-             REMOTE_TYPE=netns REMOTE_ARGS=remote sh -c 'cd {TESTS_AT}/{folder} && timeout -k 20 {} ./{program} 2>&1'",
+             REMOTE_TYPE=netns REMOTE_ARGS=remote sh -c 'cd {TESTS_AT}/{folder} && timeout -k 20 {} ./{program}{chosen} 2>&1'",
             (LIMIT * SLOW).as_secs()
         ),
     )?;

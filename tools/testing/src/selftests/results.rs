@@ -74,6 +74,15 @@ pub fn parse(output: &str) -> Cases {
     output.lines().filter_map(case).collect()
 }
 
+/// What stays of an earlier output of a test when some of its cases run again: all but that it printed no result. Of two lines about a
+/// case the last counts.
+pub fn earlier(output: &str) -> String {
+    output
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("not ok 0 run"))
+        .collect()
+}
+
 fn case(line: &str) -> Option<(String, End)> {
     if let Some((name, verdict)) = line
         .strip_prefix("TEST: ")
@@ -239,6 +248,14 @@ mod tests {
             ]
             .map(|(name, end)| (name, end.to_owned()))
         );
+    }
+
+    #[test]
+    fn cases_that_run_again_replace_what_there_was() {
+        let first = "ok 1 t.a\nnot ok 2 t.b\nnot ok 0 log # BUG: x\nnot ok 0 run # it was ended\n";
+        let cases = parse(&(earlier(first) + "ok 1 t.b\n"));
+
+        assert_eq!(cases, parse("ok 1 t.a\nok 1 t.b\nnot ok 0 log # BUG: x\n"));
     }
 
     fn compared(c: &str, rust: &str) -> [Compared; 1] {
