@@ -89,8 +89,11 @@ const BASIC: &str = "drivers/net/virtio_net/basic_features.sh";
 /// The only one that works on interfaces without address, and on all that are called `eth`.
 const NETDEVICE: &str = "net/netdevice.sh";
 
-/// The only ones for a card that spreads what it receives by a hash.
-const RSS: &str = "drivers/net/hw/rss_";
+/// The only ones for a card that spreads what it receives by a hash, and reports the hash.
+const HASHES: &[&str] = &["drivers/net/hw/rss_", "drivers/net/hw/xdp_metadata"];
+
+/// The only one for a card that is given addresses of the DMA layer, as XDP sockets without copies need it.
+const XSK: &str = "drivers/net/hw/xsk_reconfig.py";
 
 /// How many times slower than the stock kernel the sanitizer kernel is.
 const SLOW: u32 = 4;
@@ -297,7 +300,7 @@ fn machine(root: &Path, modules: &Path) -> Spec {
         ])
         .device(
             "virtio-net",
-            &format!("addr={SECOND:#x},netdev=net1,{MODERN}"),
+            &format!("addr={SECOND:#x},netdev=net1,iommu_platform=on,{MODERN}"),
         )
         .device(
             "virtio-net",
@@ -344,13 +347,13 @@ fn enter(guest: &mut Guest, release: &str) -> Result<()> {
 }
 
 /// Puts the name of the driver into the tests that name the C driver, has them wait longer, be content with fewer packets a second,
-/// and read the number of channels from what Debian's `ethtool` can print.
+/// and read the number of channels from what Debian's `ethtool` can print. One in `hw` cannot be executed as it is.
 fn adapt(guest: &mut Guest, driver: Driver) -> Result<()> {
     guest
         .sh_for(
             SETUP,
             &format!(
-                "cd /tree{TESTS_AT} && sed -i 's/\\<{}\\>/{}/g' drivers/net/virtio_net/*.sh && \
+                "cd /tree{TESTS_AT} && chmod +x drivers/net/hw/*.py && sed -i 's/\\<{}\\>/{}/g' drivers/net/virtio_net/*.sh && \
                  find . -name '*.py' -exec sed -E -i -e 's/(timeout|deadline|ksft_wait)=[0-9]+/\\1={STEP}/' \
                  -e 's/poll_ntf\\(duration=0.2\\)/poll_ntf(duration=10)/' -e 's/-W0\\.5/-W10/' \
                  -e 's/-n 100 .ip_args. -r 1 -R/-L 10 &/' -e 's/-L 1 -n/-L 10 -n/' -e 's/< 4000:/< 100:/' \
@@ -368,8 +371,10 @@ fn function(slot: u32) -> String {
 
 /// Brings the cards into the state that a test begins with, and returns the name of the interface under test.
 fn prepare(guest: &mut Guest, driver: Driver, test: &str) -> Result<String> {
-    let slot = if test.starts_with(RSS) {
+    let slot = if HASHES.iter().any(|name| test.starts_with(name)) {
         SPREADING
+    } else if test == XSK {
+        SECOND
     } else {
         TESTED
     };
@@ -398,7 +403,7 @@ fn prepare(guest: &mut Guest, driver: Driver, test: &str) -> Result<String> {
     }
 
     guest.sh_for(SETUP, &format!("{TOOLS} sh -ec '{script}'"))?;
-    if joined && (slot == TESTED || driver == RUST) {
+    if joined && (slot != SPREADING || driver == RUST) {
         guest.wait_for("an answer of the peer", PEER_LIMIT, |guest| {
             let output = guest.run(&format!(
                 "{TOOLS} sh -c 'ping -c 1 -W 3 192.0.2.2 && ping -c 1 -W 3 2001:db8::2'"
