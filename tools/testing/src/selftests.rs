@@ -337,7 +337,7 @@ fn enter(guest: &mut Guest, release: &str) -> Result<()> {
                  mkdir /upper/files /upper/work && \
                  mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work tree /tree && \
                  mkdir -p /lib/modules/{release} && {MOUNT} modules /lib/modules/{release} && \
-                 mount -t configfs config /sys/kernel/config && \
+                 mount -t configfs config /sys/kernel/config && mount -t bpf bpf /sys/fs/bpf && \
                  for d in dev proc sys run tmp lib/modules; do mount --rbind /$d /tree/$d || exit; done && \
                  ln -sfn /proc/self/fd /dev/fd && \
                  {TOOLS} ip netns add remote"
