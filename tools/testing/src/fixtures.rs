@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Builds `tools/testing/fixtures`: what an attacker, a bad host or the kernel itself would do, and programs for it to work on.
+//! Builds `tools/testing/fixtures`: what an attacker, a bad host or the kernel itself would do, and programs for it to work on. And
+//! compiles programs of others that tests run beside a guest.
 
 use crate::env::Environment;
 use anyhow::{
@@ -9,7 +10,10 @@ use anyhow::{
     Result, //
 };
 use std::{
-    path::PathBuf,
+    path::{
+        Path,
+        PathBuf, //
+    },
     process::Command, //
 };
 
@@ -53,6 +57,56 @@ const FILES: &[(&str, &str)] = &[
     ("user/vsink", "bin/vsink"),
     ("user/xsk", "bin/xsk"),
 ];
+
+/// A program for this machine that comes from the registry of crates, where no distribution has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Crate {
+    pub name: &'static str,
+    pub version: &'static str,
+}
+
+/// The host's end of a guest's virtio-vsock device, of the rust-vmm project.
+pub const VSOCK: Crate = Crate {
+    name: "vhost-device-vsock",
+    version: "0.3.0",
+};
+
+impl Crate {
+    fn root(&self, top: &Path) -> PathBuf {
+        top.join("build/host/crates")
+            .join(format!("{}-{}", self.name, self.version))
+    }
+
+    /// Where the program is when it has been compiled.
+    pub fn path(&self, top: &Path) -> PathBuf {
+        self.root(top).join("bin").join(self.name)
+    }
+
+    /// Compiles the program, once.
+    pub fn install(&self, env: &Environment) -> Result<()> {
+        if self.path(&env.top).exists() {
+            return Ok(());
+        }
+        println!("compiling {} (a minute or two)", self.name);
+        let built = Command::new("cargo")
+            .args(["install", "--quiet", "--debug", "--locked"])
+            .args(["--version", self.version, self.name, "--root"])
+            .arg(self.root(&env.top))
+            .arg("--target-dir")
+            .arg(env.top.join("build/host"))
+            .output()
+            .context("cargo")?;
+
+        ensure!(
+            built.status.success(),
+            "{} {} cannot be compiled:\n{}",
+            self.name,
+            self.version,
+            String::from_utf8_lossy(&built.stderr).trim()
+        );
+        Ok(())
+    }
+}
 
 /// Where a program for guests is on this machine.
 pub fn program(env: &Environment, name: &str) -> PathBuf {

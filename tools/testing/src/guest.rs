@@ -181,7 +181,7 @@ impl Guest {
             .context("the card")?;
         let said = directory.path().join("beside");
         let beside = spec
-            .companions(directory.path())
+            .companions(&lab.env.top, directory.path())
             .iter_mut()
             .map(|command| {
                 let output = File::create(&said)?;
@@ -189,14 +189,29 @@ impl Guest {
                     .spawn(command.stdout(output.try_clone()?).stderr(output))
             })
             .collect::<Result<Vec<_>>>()?;
+        let beside_is_up = || {
+            beside
+                .iter()
+                .try_for_each(|program| is_up("the program beside QEMU", program, &said))
+        };
+        let start = Instant::now();
+        while !spec
+            .crates()
+            .all(|(_, socket)| directory.path().join(socket).exists())
+        {
+            beside_is_up()?;
+            ensure!(
+                start.elapsed() < BOOT * lab.slow,
+                "the program beside QEMU does not wait for it"
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
         spec.make_disk(directory.path()).context("the disk")?;
         let mut command = spec.driven(&lab.image, &lab.log, directory.path());
         let process = lab.group.spawn(command.stderr(File::create(&errors)?))?;
         let up = || {
             is_up("QEMU", &process, &errors)?;
-            beside
-                .iter()
-                .try_for_each(|program| is_up("the program beside QEMU", program, &said))
+            beside_is_up()
         };
 
         let connected = || -> Result<_> {

@@ -178,6 +178,12 @@ fn test(arguments: &TestArguments) -> Result<bool> {
     }
 
     let (env, image) = prepare()?;
+    for test in &tests {
+        if let tests::Body::Guest(spec, _) = &test.body {
+            spec.crates()
+                .try_for_each(|(program, _)| program.install(&env))?;
+        }
+    }
     let options = runner::Options {
         jobs: arguments.jobs,
         sanitizer: arguments.kernel == Kernel::Sanitizer,

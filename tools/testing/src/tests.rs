@@ -268,6 +268,7 @@ pub fn all() -> Vec<Test> {
         // What only the sanitizer kernel shows comes before what it shows once more.
         faults::tests(),
         integrity::tests(),
+        integrity::uplink::tests(),
         net::tests(),
         control::tests(),
         offload::tests(),

@@ -43,6 +43,7 @@ const STOCK: &[&str] = &[
     "virtio_mmio",
     "virtio_net",
     "virtio_rng",
+    "vmw_vsock_virtio_transport",
     "vmxnet3",
     "vsock_loopback",
     "vxlan",

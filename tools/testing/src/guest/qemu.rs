@@ -3,6 +3,7 @@
 //! How QEMU is started: the machine that a test asks for, as command line arguments.
 
 use super::image::Image;
+use crate::fixtures::Crate;
 use std::{
     fs,
     fs::OpenOptions,
@@ -93,7 +94,7 @@ pub struct Spec {
     in_turn: bool,
     append: String,
     arguments: Vec<String>,
-    beside: Vec<Vec<String>>,
+    beside: Vec<Companion>,
     shared: bool,
     namespace: Namespace,
     incoming: bool,
@@ -102,6 +103,14 @@ pub struct Spec {
     /// The size of the disk, if there is one.
     disk: Option<u64>,
     card: Option<Card>,
+}
+
+/// A program that runs beside QEMU.
+#[derive(Clone, Debug)]
+struct Companion {
+    /// The crate that it comes from, if it is none of the distribution's, and the socket at which it waits for QEMU.
+    from: Option<(Crate, &'static str)>,
+    words: Vec<String>,
 }
 
 /// A network card of our own: see [`tenon_device::net`].
@@ -269,10 +278,25 @@ impl Spec {
 
     /// Has a program run beside QEMU, which sees the guest's memory (vhost-user). In its arguments and in QEMU's, `SOCKETS` is the
     /// directory for what both connect to.
-    pub fn beside(mut self, command: &[&str]) -> Self {
-        self.beside
-            .push(command.iter().map(|&word| word.to_owned()).collect());
+    pub fn beside(self, command: &[&str]) -> Self {
+        self.companion(None, command)
+    }
+
+    /// The same with the program of a crate, which waits for QEMU at `SOCKETS/socket`.
+    pub fn beside_crate(self, program: Crate, socket: &'static str, arguments: &[&str]) -> Self {
+        self.companion(Some((program, socket)), arguments)
+    }
+
+    fn companion(mut self, from: Option<(Crate, &'static str)>, words: &[&str]) -> Self {
+        let words = words.iter().map(|&word| word.to_owned()).collect();
+
+        self.beside.push(Companion { from, words });
         self.shared_memory()
+    }
+
+    /// The crates whose programs run beside QEMU, and the socket at which each waits for it.
+    pub fn crates(&self) -> impl Iterator<Item = (Crate, &'static str)> + '_ {
+        self.beside.iter().filter_map(|companion| companion.from)
     }
 
     /// Lets other processes have the guest's memory, for vhost-user.
@@ -281,13 +305,14 @@ impl Spec {
         self
     }
 
-    /// The commands that run beside QEMU.
-    pub fn companions(&self, sockets: &Path) -> Vec<Command> {
+    /// The commands that run beside QEMU. `top` is the directory of the sources.
+    pub fn companions(&self, top: &Path, sockets: &Path) -> Vec<Command> {
         self.beside
             .iter()
-            .map(|words| {
+            .map(|Companion { from, words }| {
                 let words = words.iter().map(|word| with_sockets(word, sockets));
                 let mut command = Command::new("nice");
+                command.args(from.map(|(program, _)| program.path(top)));
                 command.args(words).stdin(Stdio::null());
                 command
             })

@@ -12,7 +12,7 @@ mod probes;
 mod snapshot;
 pub mod storm;
 mod switch;
-mod uplink;
+pub mod uplink;
 mod views;
 mod waiting;
 
@@ -138,7 +138,6 @@ pub fn tests() -> Vec<Test> {
             |guest, _| snapshot::full(guest),
         )
         .stock_only("so many tasks take too long there"),
-        Test::guest("integrity/uplink", 60, spec(), uplink::heartbeat),
         Test::guest("integrity/overflow", 120, spec(), |guest, _| {
             interfaces::overflow(guest)
         }),
