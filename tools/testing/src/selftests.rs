@@ -355,7 +355,7 @@ fn adapt(guest: &mut Guest, driver: Driver) -> Result<()> {
             &format!(
                 "cd /tree{TESTS_AT} && chmod +x drivers/net/hw/*.py && sed -i 's/\\<{}\\>/{}/g' drivers/net/virtio_net/*.sh && \
                  find . -name '*.py' -exec sed -E -i -e 's/(timeout|deadline|ksft_wait)=[0-9]+/\\1={STEP}/' \
-                 -e 's/poll_ntf\\(duration=0.2\\)/poll_ntf(duration=10)/' -e 's/-W0\\.5/-W10/' \
+                 -e 's/poll_ntf\\(duration=0.2\\)/poll_ntf(duration=10)/' -e 's/-T 2 /-T 10 /' -e 's/-W0\\.5/-W10/' \
                  -e 's/-n 100 .ip_args. -r 1 -R/-L 10 &/' -e 's/-L 1 -n/-L 10 -n/' -e 's/< 4000:/< 100:/' \
                  -e 's/(ethtool\\(f.-l [^,]*), json=True\\)\\[0\\].get\\(.combined., 0\\)/int(\\1).stdout.split()[-1])/' {{}} +",
                 C.module, driver.module
