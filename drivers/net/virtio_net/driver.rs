@@ -353,6 +353,9 @@ fn interface(
     }
     net.set_flexible();
     net.set_programs(mergeable, features.any_layout());
+    if features.contains(Feature::HashReport) {
+        net.set_hash_for_programs();
+    }
     if features.can_reset_queues() {
         net.set_queue_management();
     }

@@ -226,24 +226,41 @@ impl Segments {
 
 /// What the device has computed over the headers of a received packet (5.1.6.4.3): each flow has its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Hash {
-    /// Over the addresses.
-    Network(u32),
-    /// Over the addresses and the ports.
-    Transport(u32),
+pub(crate) struct Hash {
+    pub(crate) value: u32,
+    /// It is over addresses of IPv6, not IPv4.
+    pub(crate) ipv6: bool,
+    /// It is over what an extension header says.
+    pub(crate) extended: bool,
+    /// Whose ports it is over as well.
+    pub(crate) ports: Option<Transport>,
+}
+
+/// What has ports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
 }
 
 impl Hash {
     /// Reads what follows [`LEN`] bytes of header. A device may well have none.
     #[inline]
     pub(crate) fn from_bytes(&[a, b, c, d, report_0, report_1, _, _]: &[u8; 8]) -> Option<Self> {
-        let value = u32::from_le_bytes([a, b, c, d]);
+        let kind = u16::from_le_bytes([report_0, report_1])
+            .checked_sub(1)
+            .filter(|&kind| kind < 9)?;
 
-        match u16::from_le_bytes([report_0, report_1]) {
-            1 | 4 | 7 => Some(Self::Network(value)),
-            2 | 3 | 5 | 6 | 8 | 9 => Some(Self::Transport(value)),
-            _ => None,
-        }
+        Some(Self {
+            value: u32::from_le_bytes([a, b, c, d]),
+            ipv6: kind >= 3,
+            extended: kind >= 6,
+            ports: match kind % 3 {
+                0 => None,
+                1 => Some(Transport::Tcp),
+                _ => Some(Transport::Udp),
+            },
+        })
     }
 }
 

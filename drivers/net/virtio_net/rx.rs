@@ -171,8 +171,10 @@ fn room(program: bool) -> Room {
 #[inline]
 pub(crate) fn set_hash(skb: &mut RxSkBuff, hash: Option<Hash>) {
     match hash {
-        Some(Hash::Network(hash)) => skb.set_hash(hash, HashLevel::Network),
-        Some(Hash::Transport(hash)) => skb.set_hash(hash, HashLevel::Transport),
+        Some(Hash {
+            value, ports: None, ..
+        }) => skb.set_hash(value, HashLevel::Network),
+        Some(Hash { value, .. }) => skb.set_hash(value, HashLevel::Transport),
         None => {}
     }
 }

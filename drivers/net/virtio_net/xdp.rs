@@ -9,7 +9,9 @@ use crate::{
     counters::rx as counter,
     header::{
         Checksum,
+        Hash,
         Received,
+        Transport,
         Verdict as Sums, //
     },
     interface::Interface,
@@ -37,7 +39,9 @@ use guest::{
             Attached,
             Buff,
             Bulk,
+            Ports,
             Program,
+            RxHash,
             Verdict, //
         }, //
     },
@@ -72,6 +76,17 @@ impl Sending {
             cx.flush_redirects();
         }
     }
+}
+
+/// The hash as programs know it.
+pub(crate) fn hash_for_programs(hash: Hash) -> RxHash {
+    let ports = match hash.ports {
+        None => Ports::Without,
+        Some(Transport::Tcp) => Ports::Tcp,
+        Some(Transport::Udp) => Ports::Udp,
+    };
+
+    RxHash::new(hash.value, hash.ipv6, hash.extended, ports)
 }
 
 impl Receiver {
@@ -172,6 +187,9 @@ impl Receiver {
         counts[counter::PACKETS] += 1;
         counts[counter::BYTES] += u64::from(buff.len());
         counts[counter::XDP_PACKETS] += 1;
+        if let Some(hash) = opened.hash {
+            buff.set_hash(hash_for_programs(hash));
+        }
         let decided = buff.run(program, cx);
         if self.is_passed(decided, cx, counts) {
             let mut skb = RxSkBuff::from_buff(buff, cx).ok_or(counter::NO_MEMORY)?;

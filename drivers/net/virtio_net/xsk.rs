@@ -26,7 +26,8 @@ use crate::{
         Receiver,
         Shared, //
     },
-    tx::Sender, //
+    tx::Sender,
+    xdp::hash_for_programs, //
 };
 use guest::{
     net::{
@@ -169,6 +170,7 @@ impl Receiver {
         counts[rx::PACKETS] += 1;
         counts[rx::BYTES] += u64::from(packet.len().wrapping_sub(skip));
         counts[rx::XDP_PACKETS] += 1;
+        packet.set_hash(hash.map(hash_for_programs));
         let decided = packet.run(program, cx);
         if self.is_passed(decided, cx, counts) {
             let mut skb = packet.copy(cx).ok_or(rx::NO_MEMORY)?;

@@ -17,11 +17,15 @@
 //! C header: [`include/net/xdp.h`](srctree/include/net/xdp.h)
 
 mod attach;
+mod checksum;
 mod frame;
+mod metadata;
 
 pub(super) use self::{
     attach::bpf_callback,
-    frame::xdp_xmit_callback, //
+    checksum::fill_checksum,
+    frame::xdp_xmit_callback,
+    metadata::RX_HASH, //
 };
 pub use self::{
     attach::Attached,
@@ -29,6 +33,10 @@ pub use self::{
         Bulk,
         Frame,
         Frames, //
+    },
+    metadata::{
+        Ports,
+        RxHash, //
     }, //
 };
 
@@ -51,6 +59,7 @@ use super::{
 use crate::bindings;
 use core::{
     marker::PhantomData,
+    mem::offset_of,
     ptr::NonNull, //
 };
 use kernel::{
@@ -117,6 +126,8 @@ pub enum Verdict {
     Dropped,
 }
 
+const _: () = assert!(offset_of!(Buff<'_>, hash) == size_of::<bindings::xdp_buff>());
+
 /// A received packet, for a program.
 ///
 /// # Invariants
@@ -125,8 +136,11 @@ pub enum Verdict {
 ///   and the packet has gone elsewhere.
 /// - The linear part holds at least an Ethernet header, and has room for the shared info behind it.
 /// - `pool` is that page pool.
+#[repr(C)]
 pub struct Buff<'a> {
     raw: bindings::xdp_buff,
+    /// Where [`RX_HASH`] looks for it.
+    hash: RxHash,
     pool: NonNull<bindings::page_pool>,
     _poll: PhantomData<&'a NotThreadSafe>,
 }
@@ -220,6 +234,7 @@ impl<'a> Buff<'a> {
         // INVARIANT: The fragment is a pool's; its owner is the value now. The callers have checked the lengths.
         Self {
             raw,
+            hash: RxHash::NONE,
             pool: pool.as_ptr(),
             _poll: PhantomData,
         }
@@ -378,6 +393,12 @@ impl<'a> Buff<'a> {
         unsafe { fill_checksum(&mut self.raw, start, offset) }
     }
 
+    /// Has programs find this hash, if they ask for one.
+    #[inline]
+    pub fn set_hash(&mut self, hash: RxHash) {
+        self.hash = hash;
+    }
+
     /// Runs a program on the packet, which must not have gone elsewhere before: once. What goes elsewhere now leaves nothing here.
     #[inline]
     pub fn run(&mut self, program: Program<'a>, cx: &Context<'a>) -> Verdict {
@@ -385,8 +406,10 @@ impl<'a> Buff<'a> {
             return Verdict::Dropped;
         }
 
+        // With what is behind it.
+        let raw = core::ptr::from_mut(self).cast();
         // SAFETY: By the type invariants the packet is valid.
-        match unsafe { run_on(&mut self.raw, program, cx) } {
+        match unsafe { run_on(raw, program, cx) } {
             Action::Pass => Verdict::Pass,
             Action::Drop => Verdict::Dropped,
             Action::Redirected => {
@@ -525,60 +548,4 @@ unsafe fn go_elsewhere(
     // SAFETY: As above.
     unsafe { bindings::trace_xdp_exception(cx.dev(), prog, action) };
     Action::Drop
-}
-
-/// Fills in a checksum that is missing: over everything from `start` in the linear part, at `start` plus `offset`.
-///
-/// # Errors
-///
-/// [`EINVAL`] when the place is not in the linear part.
-///
-/// # Safety
-///
-/// `raw` is a valid packet that nobody else has, with what describes its fragments if it has some.
-pub(super) unsafe fn fill_checksum(
-    raw: *mut bindings::xdp_buff,
-    start: u16,
-    offset: u16,
-) -> Result {
-    let (start, offset) = (usize::from(start), usize::from(offset));
-    // SAFETY: By the safety requirements.
-    let linear = unsafe { &*raw };
-    let data: *mut u8 = linear.data.cast();
-    let len = (linear.data_end as usize).wrapping_sub(data as usize);
-    if start + offset + size_of::<u16>() > len {
-        return Err(EINVAL);
-    }
-
-    // SAFETY: `start` is within the linear part, as has just been checked.
-    let from = unsafe { data.add(start) };
-    // CAST: The linear part is smaller than 2 GiB.
-    // SAFETY: The linear part ends `len - start` bytes later.
-    let mut sum = unsafe { bindings::csum_partial(from.cast(), (len - start) as c_int, 0) };
-    let mut position = len - start;
-    // SAFETY: By the safety requirements.
-    if unsafe { bindings::xdp_buff_has_frags(raw) } {
-        // SAFETY: With fragments this has been filled in.
-        let info = unsafe { &*bindings::xdp_get_shared_info_from_buff(raw) };
-        for frag in info.frags.iter().take(usize::from(info.nr_frags)) {
-            // SAFETY: The fragment is one of the packet's.
-            let at = unsafe { bindings::skb_frag_address(frag) };
-            // CAST: As above.
-            // SAFETY: The fragment is this long.
-            let part = unsafe { bindings::csum_partial(at, frag.len as c_int, 0) };
-            // CAST: As above.
-            // SAFETY: No requirements.
-            sum = unsafe { bindings::csum_block_add(sum, part, position as c_int) };
-            position = position.wrapping_add(frag.len as usize);
-        }
-    }
-
-    // SAFETY: No requirements.
-    let folded = match unsafe { bindings::csum_fold(sum) } {
-        0 => bindings::CSUM_MANGLED_0,
-        folded => folded,
-    };
-    // SAFETY: The two bytes are within the linear part, as has been checked above.
-    unsafe { from.add(offset).cast::<u16>().write_unaligned(folded) };
-    Ok(())
 }

@@ -20,6 +20,7 @@ use std::{
 /// What is built, and where guests find it.
 const FILES: &[(&str, &str)] = &[
     ("bend_list/bend_list.ko", "modules/bend_list.ko"),
+    ("bpf/hash.bpf.o", "lib/hash.bpf.o"),
     ("bpf/sched.bpf.o", "lib/sched.bpf.o"),
     ("bpf/trace.bpf.o", "lib/trace.bpf.o"),
     ("bpf/xdp.bpf.o", "lib/xdp.bpf.o"),
@@ -55,6 +56,7 @@ const FILES: &[(&str, &str)] = &[
     ("user/storm", "bin/storm"),
     ("user/victim", "bin/victim"),
     ("user/vsink", "bin/vsink"),
+    ("user/xdphash", "bin/xdphash"),
     ("user/xsk", "bin/xsk"),
 ];
 

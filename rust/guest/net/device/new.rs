@@ -27,7 +27,8 @@ use crate::{
             Of,
             Reclaim,
             Side, //
-        }, //
+        },
+        xdp::RX_HASH, //
     }, //
 };
 use core::ptr::NonNull;
@@ -222,6 +223,11 @@ impl<T: Operations> NewDevice<T> {
                 netdev_xdp_act_NETDEV_XDP_ACT_NDO_XMIT | netdev_xdp_act_NETDEV_XDP_ACT_NDO_XMIT_SG;
         }
         self.raw().xdp_features = able;
+    }
+
+    /// Says that programs can ask for the hash of a packet, which the driver sets ([`Buff::set_hash`](crate::net::xdp::Buff::set_hash)).
+    pub fn set_hash_for_programs(&mut self) {
+        self.raw().xdp_metadata_ops = &RX_HASH;
     }
 
     /// Says that sockets can have packets received into their own memory, and sent from it

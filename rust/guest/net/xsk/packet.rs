@@ -27,6 +27,7 @@ use crate::{
             Action,
             Buff,
             Program,
+            RxHash,
             Verdict, //
         }, //
     },
@@ -95,6 +96,13 @@ impl<'a> Packet<'a> {
 
         // SAFETY: By its type invariants the frame is valid and owned.
         Some(unsafe { &*frame.as_raw() })
+    }
+
+    /// Has programs find this hash, if they ask for one, or none.
+    pub fn set_hash(&mut self, hash: Option<RxHash>) {
+        if let Some(frame) = &mut self.frame {
+            frame.set_hash(hash.unwrap_or(RxHash::NONE));
+        }
     }
 
     /// Runs a program on the packet, which came in one frame, and has not gone elsewhere before: once. What goes elsewhere now leaves

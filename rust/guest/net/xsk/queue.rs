@@ -4,7 +4,10 @@
 
 use crate::{
     bindings,
-    net::buffer::RxBuffer,
+    net::{
+        buffer::RxBuffer,
+        xdp::RxHash, //
+    },
     virtio::{
         buffer::{
             Buffer,
@@ -120,11 +123,15 @@ impl RxQueue {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Control {
+    /// Where [`RX_HASH`](crate::net::xdp::RX_HASH) looks for it.
+    pub(super) hash: RxHash,
     /// The length of what the device puts before a packet.
     pub(super) header: u32,
     /// How many bytes the device may write.
     pub(super) capacity: u32,
 }
+
+const _: () = assert!(offset_of!(bindings::xdp_buff_xsk, cb) == size_of::<bindings::xdp_buff>());
 
 const _: () = assert!(
     size_of::<Control>()
@@ -154,8 +161,21 @@ impl Frame {
         // The member `xdp` is the first one.
         let frame: *mut bindings::xdp_buff_xsk = self.as_raw().cast();
 
-        // SAFETY: By the type invariants there is such a value, which nobody writes to.
+        // SAFETY: By the type invariants there is such a value, which nobody else writes to.
         unsafe { (&raw const (*frame).cb).cast::<Control>().read_unaligned() }
+    }
+
+    /// Has programs find this hash, if they ask for one.
+    #[inline]
+    pub(super) fn set_hash(&mut self, hash: RxHash) {
+        let frame: *mut bindings::xdp_buff_xsk = self.as_raw().cast();
+
+        // SAFETY: By the type invariants the frame is valid and owned; its control block begins with the hash.
+        unsafe {
+            (&raw mut (*frame).cb)
+                .cast::<RxHash>()
+                .write_unaligned(hash)
+        };
     }
 
     /// Returns the address at which the device writes.

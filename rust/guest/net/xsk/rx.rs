@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     bindings,
-    net::napi::Context,
+    net::{
+        napi::Context,
+        xdp::RxHash, //
+    },
     virtio::buffer::{
         Batch,
         Used, //
@@ -101,6 +104,7 @@ impl Rx {
         // SAFETY: By its type invariant the pool is valid, and nobody uses its frames.
         unsafe { bindings::xsk_pool_set_rxq_info(raw, &mut *this.rxq) };
         let mut control = Control {
+            hash: RxHash::NONE,
             header,
             // SAFETY: By its type invariant the pool is valid.
             capacity: unsafe { bindings::xsk_pool_get_rx_frame_size(raw) }.wrapping_add(header),

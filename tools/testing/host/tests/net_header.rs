@@ -15,8 +15,9 @@ mod header;
 mod sizing;
 
 use header::{
-    Checksum, Fault, Format, Hash, Header, Layout, Received, Rules, Segmentation, Segments, Tunnel,
-    Verdict, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, LEGACY_LEN, LEN,
+    Checksum, Fault, Format, Hash, Header, Layout, Received, Rules, Segmentation, Segments,
+    Transport, Tunnel, Verdict, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, LEGACY_LEN,
+    LEN,
 };
 use sizing::{Memory, Mergeable, Single};
 
@@ -397,15 +398,25 @@ fn a_hash_is_read_as_what_it_is() {
         Hash::from_bytes(&[0x78, 0x56, 0x34, 0x12, low, high, 0xff, 0xff])
     };
 
+    // IPv4, IPv6, and IPv6 with extension headers, and over each of them TCP and UDP.
+    let kinds = [(false, false), (true, false), (true, true)];
+    let expected: Vec<_> = kinds
+        .into_iter()
+        .flat_map(|(ipv6, extended)| {
+            [None, Some(Transport::Tcp), Some(Transport::Udp)].map(|ports| Hash {
+                value: 0x1234_5678,
+                ipv6,
+                extended,
+                ports,
+            })
+        })
+        .collect();
+
     for report in 0..=u16::MAX {
-        let expected = match report {
-            // IPv4, IPv6, and IPv6 with extension headers.
-            1 | 4 | 7 => Some(Hash::Network(0x1234_5678)),
-            // TCP and UDP over each.
-            2 | 3 | 5 | 6 | 8 | 9 => Some(Hash::Transport(0x1234_5678)),
-            _ => None,
-        };
-        assert_eq!(read(report), expected, "{report}");
+        let expected = report
+            .checked_sub(1)
+            .and_then(|kind| expected.get(usize::from(kind)));
+        assert_eq!(read(report).as_ref(), expected, "{report}");
     }
 }
 

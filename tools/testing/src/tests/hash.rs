@@ -19,6 +19,10 @@ use super::{
         MOVE, //
     },
     queues::activity,
+    xsk::{
+        self,
+        CAPABLE, //
+    },
     Driver,
     Test, //
 };
@@ -27,6 +31,7 @@ use crate::guest::{
     Spec, //
 };
 use anyhow::{
+    bail,
     ensure,
     Context,
     Result, //
@@ -58,6 +63,14 @@ pub fn tests() -> Vec<Test> {
             Spec::q35().tap(1, &format!("{MODERN},hash=on")),
             move |guest, _| report(guest, driver),
         ));
+        for (subject, properties) in [("program", ""), ("program-socket", CAPABLE)] {
+            tests.push(Test::guest(
+                name(subject),
+                90,
+                Spec::q35().tap(1, &format!("{MODERN},hash=on{properties}")),
+                move |guest, _| program(guest, driver, !properties.is_empty()),
+            ));
+        }
         // The C driver does not pass these: packets get stuck in QEMU, for the reason that `Peers` in `rx.rs` gives, and after a
         // reset the device is not told again.
         if driver == RUST {
@@ -354,6 +367,70 @@ fn report(guest: &mut Guest, driver: Driver) -> Result<()> {
     guest.sh("ethtool -K eth0 rxhash on && ip link set eth0 down && ip link set eth0 up")?;
     let seen = traced(guest, pinged)?;
     ensure!(seen.contains(&(hash, false)), "no {hash:08x}: {seen:x?}");
+    driver.unload(guest)
+}
+
+/// A program learns the hash of a packet, and what it is over (`bpf_xdp_metadata_rx_hash()`), also from what lies in the memory of a
+/// `socket`.
+fn program(guest: &mut Guest, driver: Driver, socket: bool) -> Result<()> {
+    // IPv4, ports, TCP.
+    const KIND: &str = "19";
+    const ENODATA: &str = "61";
+
+    up(guest, driver)?;
+    guest.sh(&format!(
+        "echo {} {} >/proc/sys/net/ipv4/ip_local_port_range && ethtool -K eth0 rxhash on && mkfifo /run/ask && \
+         {{ sleep 600 >/run/ask 2>&1 </dev/null & echo $! >/run/pids; \
+         xdphash /lib/hash.bpf.o eth0 </run/ask >/run/answers 2>&1 & echo $! >>/run/pids; }}",
+        CLIENTS[0],
+        CLIENTS[CLIENTS.len() - 1]
+    ))?;
+    guest.wait_for("the program", MOVE, |guest| {
+        let said = guest.sh("cat /run/answers 2>/dev/null || true")?;
+        ensure!(!said.contains("xdphash:"), "{said}");
+        Ok(said.contains("on").then_some(()))
+    })?;
+    if socket {
+        xsk::start(guest, "")?;
+    }
+    let ask = |guest: &mut Guest, answers: usize| {
+        // Nobody listens, which the other end says in a packet.
+        guest.wait_for("an answer of the other end", MOVE, |guest| {
+            let answer = guest.run(&format!("nc -w 5 10.0.2.2 {SERVER} </dev/null"))?;
+            Ok(answer.stderr.contains("refused").then_some(()))
+        })?;
+        guest.sh("echo >/run/ask")?;
+        guest.wait_for("the answer", MOVE, |guest| {
+            let lines = guest.sh("cat /run/answers")?;
+            let answer = lines.lines().nth(answers);
+            Ok(answer.map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>()))
+        })
+    };
+
+    let (key, _) = table(guest)?;
+    let hashes = expected(&key).map(|(hash, _)| format!("{hash:x}"));
+    let [error, hash, kind] = &ask(guest, 1)?[..] else {
+        bail!("no answer");
+    };
+    ensure!(
+        error == "0" && kind == KIND && hashes.contains(hash),
+        "error {error}, {hash} of kind {kind}, not one of {hashes:?}"
+    );
+
+    guest.sh("ethtool -K eth0 rxhash off")?;
+    let answer = ask(guest, 2)?;
+    ensure!(answer[0] == ENODATA, "{answer:?} where there are no hashes");
+    guest.sh("ethtool -K eth0 rxhash on")?;
+    let answer = ask(guest, 3)?;
+    ensure!(
+        answer[0] == "0" && hashes.contains(&answer[1]),
+        "{answer:?}, not one of {hashes:?}"
+    );
+    if socket {
+        xsk::end(guest)?;
+    }
+    // The program stays, and goes with the interface.
+    guest.sh("kill $(cat /run/pids)")?;
     driver.unload(guest)
 }
 
