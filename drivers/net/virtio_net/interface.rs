@@ -255,7 +255,7 @@ impl device::Operations for Interface {
     }
 
     fn check_mtu(dev: &Device<Self>, mtu: u32) -> Result {
-        rings::check_mtu(&dev.data(), mtu)?;
+        rings::check_mtu(dev, mtu)?;
         xdp::check_mtu(dev, mtu)
     }
 

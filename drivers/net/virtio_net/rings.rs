@@ -104,17 +104,21 @@ pub(crate) fn set(dev: &Locked<Interface>, rx: u32, tx: u32) -> core::result::Re
     Ok(())
 }
 
-/// Whether the receive ring holds the packets of that MTU.
+/// Whether the receive ring holds the packets of that MTU. One that is too small for any MTU refuses none.
 ///
 /// # Errors
 ///
 /// [`EINVAL`]: it does not.
-pub(crate) fn check_mtu(interface: &Interface, mtu: u32) -> Result {
-    let least = config::smallest_receive_ring(&interface.features, mtu);
+pub(crate) fn check_mtu(dev: &Device<Interface>, mtu: u32) -> Result {
+    let data = dev.data();
+    let least = |mtu| config::smallest_receive_ring(&data.features, mtu);
 
-    // That of a device that is gone does not matter.
-    match rings(interface) {
-        Ok(Rings { rx, .. }) if rx.size < least => Err(EINVAL),
+    match rings(&data) {
+        // A host may have made it so small that no MTU helps.
+        Ok(Rings { rx, .. }) if rx.size < least(mtu) && least(dev.mtu()) < least(mtu) => {
+            Err(EINVAL)
+        }
+        // That of a device that is gone does not matter.
         _ => Ok(()),
     }
 }
