@@ -45,11 +45,19 @@ use kernel::{
             },
             Atomic,
         },
+        barrier::{
+            smp_mb,
+            Read, //
+        },
+        rcu,
         Arc, //
     },
     task::Task,
     types::Opaque,
 };
+
+/// What the probe is registered with.
+const EVENT: &CStr = c"sched_switch";
 
 /// Suspects that are kept at a time.
 const SLOTS: usize = 64;
@@ -73,6 +81,8 @@ pub struct Suspects {
     idle: KVec<usize>,
     seen: Atomic<u64>,
     lost: Atomic<u64>,
+    /// How often a probe that suspects for this one was registered and unregistered: odd while one is.
+    turns: Atomic<u32>,
 }
 
 impl Suspects {
@@ -100,6 +110,7 @@ impl Suspects {
                 idle,
                 seen: Atomic::new(0),
                 lost: Atomic::new(0),
+                turns: Atomic::new(0),
             },
             GFP_KERNEL,
         )?)
@@ -113,6 +124,27 @@ impl Suspects {
     /// How many of them there was no room for; each is suspected again when it gets a CPU again.
     pub fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
+    }
+
+    /// The trace event, if the probe of a living [`Probe<T>`](Probe) is not among those of the event: somebody else took it off.
+    /// [`None`] too while a probe comes or goes, or the table of the event is being replaced.
+    pub fn unprobed<T: Alarm>(&self, guard: &rcu::Guard) -> Option<Tracepoint> {
+        let turns = self.turns.load(Acquire);
+        if turns & 1 == 0 {
+            return None;
+        }
+        let event = Tracepoint::find(EVENT)?;
+        let mut there = false;
+        let whole = event.probes(guard, |probe| there |= probe == Probe::<T>::address());
+
+        // The table is read before the number is looked at again.
+        smp_mb(Read);
+        (whole && !there && self.turns.load(Relaxed) == turns).then_some(event)
+    }
+
+    /// Notes that a probe has been registered, or is about to be unregistered.
+    fn turn(&self) {
+        self.turns.fetch_add(1, Full);
     }
 
     /// Calls `f` with each suspect, known or not, and the CPU that it got. They are known from then on.
@@ -229,7 +261,7 @@ impl<T: Alarm> Probe<T> {
     ///
     /// [`ENOENT`] if the kernel has no such event, [`ENOMEM`].
     pub fn new(suspects: Arc<Suspects>, alarm: Arc<T>) -> Result<Pin<KBox<Self>>> {
-        let event = Tracepoint::find(c"sched_switch").ok_or(ENOENT)?;
+        let event = Tracepoint::find(EVENT).ok_or(ENOENT)?;
         let init = pin_init!(Self {
             suspects,
             alarm,
@@ -257,7 +289,13 @@ impl<T: Alarm> Probe<T> {
         })?;
         // INVARIANT: It has just been registered.
         this.registered.store(true, Relaxed);
+        this.suspects.turn();
         Ok(this)
+    }
+
+    /// Where the code of the probe is.
+    fn address() -> usize {
+        Self::probe as *const c_void as usize
     }
 
     /// # Safety
@@ -306,6 +344,7 @@ impl<T: Alarm> PinnedDrop for Probe<T> {
         if !self.registered.load(Relaxed) {
             return;
         }
+        self.suspects.turn();
         let data = ptr::from_ref(&*self).cast_mut();
 
         // SAFETY: The event is always there, and by the type invariants, the probe is registered with this data.

@@ -41,6 +41,7 @@ const FILES: &[(&str, &str)] = &[
     ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
     ("stop_walk/stop_walk.ko", "modules/stop_walk.ko"),
     ("stray_probe/stray_probe.ko", "modules/stray_probe.ko"),
+    ("take_probe/take_probe.ko", "modules/take_probe.ko"),
     ("user/attach", "bin/attach"),
     ("user/badread", "bin/badread"),
     ("user/crowd", "bin/crowd"),
