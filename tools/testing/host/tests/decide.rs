@@ -5,18 +5,20 @@
 //! The model has the run queues, the list of processes and the lists of threads, with links that behave as lists under RCU do:
 //! what is taken off keeps its way to the next. Its steps are those of `fork`, `exec` by a thread other than the first, exit,
 //! reaping and scheduling, in the order that `kernel/fork.c`, `fs/exec.c` and `kernel/exit.c` have them. Between any two steps of
-//! a scan, any number of them happens, chosen by proptest.
+//! a scan, any number of them happens, chosen by proptest. In a kernel of three tasks, `every` tries all there are.
 //!
 //! Three properties: nobody honest is ever found; somebody hidden always is; and three weaker rules, each without one of
 //! the things that the rule rests on, do find honest tasks, so that the model is hard enough to tell.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 #[path = "../../../../drivers/virt/guest_integrity/decide.rs"]
 mod decide;
+#[path = "decide/every.rs"]
+mod every;
 #[path = "../../../../drivers/virt/guest_integrity/sort.rs"]
 mod sort;
 
@@ -28,16 +30,16 @@ const CPUS: usize = 2;
 type Id = usize;
 
 /// A list under RCU: entries keep their way to the next when they are taken off.
-#[derive(Default)]
+#[derive(Clone, Default, Hash)]
 struct List {
     /// `None` is the head.
-    next: HashMap<Option<Id>, Option<Id>>,
+    next: BTreeMap<Option<Id>, Option<Id>>,
 }
 
 impl List {
     fn new() -> Self {
         List {
-            next: HashMap::from([(None, None)]),
+            next: BTreeMap::from([(None, None)]),
         }
     }
 
@@ -65,6 +67,17 @@ impl List {
         self.next.insert(before, self.after(Some(id)));
     }
 
+    /// Forgets the way on from all that is neither on the list nor on the way from `at`.
+    fn forget(&mut self, at: Option<Id>) {
+        let mut kept = BTreeMap::new();
+        for mut place in [None, at] {
+            while kept.insert(place, self.after(place)).is_none() {
+                place = self.after(place);
+            }
+        }
+        self.next = kept;
+    }
+
     fn replace(&mut self, old: Id, new: Id) {
         let before = self.before(Some(old));
         self.next.insert(Some(new), self.after(Some(old)));
@@ -72,7 +85,7 @@ impl List {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Hash)]
 enum Life {
     /// Linked, not yet woken.
     New,
@@ -83,7 +96,7 @@ enum Life {
     Released,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Task {
     process: Id,
     leader: Id,
@@ -96,7 +109,10 @@ struct Task {
 }
 
 /// The kernel: tasks are never forgotten, as the scan holds references to those that it knows.
+#[derive(Clone, Hash)]
 struct Kernel {
+    /// How many tasks there may be.
+    most: usize,
     tasks: Vec<Task>,
     processes: List,
     threads: Vec<List>,
@@ -105,6 +121,7 @@ struct Kernel {
 impl Kernel {
     fn new() -> Self {
         let mut kernel = Kernel {
+            most: 40,
             tasks: Vec::new(),
             processes: List::new(),
             threads: Vec::new(),
@@ -152,6 +169,26 @@ impl Kernel {
         id
     }
 
+    /// Makes a process, or one with a second thread, that runs on `cpu`, and takes it or that thread off the list. Returns who is
+    /// missing from where.
+    fn hide(&mut self, thread: bool, cpu: usize) -> (Id, Unlisted) {
+        let id = self.fork(None);
+        let victim = if thread { self.fork(Some(id)) } else { id };
+
+        for id in [id, victim] {
+            let task = &mut self.tasks[id];
+            (task.life, task.victim, task.cpu) = (Life::Running, true, Some(cpu));
+        }
+        if thread {
+            let process = self.tasks[victim].process;
+            self.threads[process].del(victim);
+            (victim, Unlisted::Thread)
+        } else {
+            self.processes.del(victim);
+            (victim, Unlisted::Process)
+        }
+    }
+
     fn others(&self, id: Id) -> impl Iterator<Item = (Id, &Task)> + '_ {
         let process = self.tasks[id].process;
         self.tasks
@@ -169,10 +206,10 @@ impl Kernel {
         }
 
         match (what, task.life) {
-            (0, Life::Running) if self.tasks.len() < 40 => {
+            (0, Life::Running) if self.tasks.len() < self.most => {
                 self.fork(None);
             }
-            (1, Life::Running) if self.tasks.len() < 40 => {
+            (1, Life::Running) if self.tasks.len() < self.most => {
                 self.fork(Some(id));
             }
             // The first wake-up.
@@ -233,7 +270,7 @@ impl Kernel {
 }
 
 /// What a rule lacks.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Hash)]
 enum Rule {
     Whole,
     NoExitState,
@@ -403,26 +440,13 @@ proptest! {
     fn somebody_hidden_is_found((before, during) in events(), thread: bool, cpu: bool,
                                 between in prop::collection::vec((any::<u8>(), 0..8_u8, any::<bool>()), 0..40)) {
         let mut kernel = kernel(&before);
-        let id = kernel.fork(None);
-        let victim = if thread { kernel.fork(Some(id)) } else { id };
-
-        for id in [id, victim] {
-            let task = &mut kernel.tasks[id];
-            (task.life, task.victim, task.cpu) = (Life::Running, true, Some(cpu.into()));
-        }
-        if thread {
-            let process = kernel.tasks[victim].process;
-            kernel.threads[process].del(victim);
-        } else {
-            kernel.processes.del(victim);
-        }
+        let (victim, unlisted) = kernel.hide(thread, cpu.into());
         for (id, what, cpu) in between {
             kernel.step(id.into(), what, cpu.into());
         }
 
         let mut meanwhile = Meanwhile { events: during.iter() };
         let suspects = scan(&mut kernel, Rule::Whole, &mut meanwhile);
-        let unlisted = if thread { Unlisted::Thread } else { Unlisted::Process };
         prop_assert_eq!(suspects, vec![Suspect { origin: victim as u32, unlisted }]);
     }
 }
