@@ -3,6 +3,7 @@
 //! What guest_integrity costs, and whether it raises false alarms: `Documentation/benchmarks.md` says which column is what.
 
 mod crowd;
+mod lkrg;
 mod mutants;
 mod pause;
 mod storm;
@@ -18,6 +19,7 @@ pub fn benchmarks() -> Vec<Benchmark> {
         pause::benchmarks(),
         storm::benchmarks(),
         mutants::benchmarks(),
+        lkrg::benchmarks(),
     ]
     .into_iter()
     .flatten()

@@ -73,7 +73,14 @@ fn mutants(bench: &Bench) -> Result<Findings> {
         let mut storm = Storm::begin(
             &mut guest,
             0,
-            &["parameters", "modules", "sched_ext", "tracing", "bpf"],
+            &[
+                "parameters",
+                "modules",
+                "sched_ext",
+                "tracing",
+                "bpf",
+                "live_patch",
+            ],
         )?;
         storm.rage(SECONDS, |_| Ok(()))?;
         let scans = storm.end()?.get("scans")?;
