@@ -120,6 +120,8 @@ impl Scans {
 /// A storm under way.
 pub struct Storm<'a> {
     guest: &'a mut Guest,
+    /// What is reserved for deadline tasks, and was before there were any.
+    reserved: u64,
     loops: Vec<&'static str>,
 }
 
@@ -132,6 +134,7 @@ impl<'a> Storm<'a> {
              { test -e /sys/kernel/tracing/trace || mount -t tracefs t /sys/kernel/tracing; }",
         )?;
         let mut storm = Storm {
+            reserved: reserved(guest)?,
             guest,
             loops: Vec::new(),
         };
@@ -179,7 +182,13 @@ impl<'a> Storm<'a> {
 
     fn round(&mut self, seconds: u64) -> Result<()> {
         // The kernel divides by the number of CPUs that are left of a deadline task's when its last one has gone: with such tasks, all
-        // CPUs stay.
+        // CPUs stay. One that took more time than it may is there for seconds after its parent has waited for it.
+        let before = self.reserved;
+        self.guest.wait_for(
+            "the end of deadline tasks",
+            Duration::from_secs(60),
+            |guest| Ok((reserved(guest)? <= before).then_some(())),
+        )?;
         self.start(&HOTPLUG)?;
         self.tasks((seconds * 3).div_ceil(4), "")?;
         self.guest.sh(
@@ -231,6 +240,11 @@ impl<'a> Storm<'a> {
         }
         Ok(scans)
     }
+}
+
+/// What is reserved for deadline tasks on all CPUs.
+fn reserved(guest: &mut Guest) -> Result<u64> {
+    guest.number("sed -n \"s/.*dl_bw->total_bw *: *//p\" /sys/kernel/debug/sched/debug | head -n 1")
 }
 
 /// Fails if anything was found, or if no scan met what the storm is for, which may be tracing.
