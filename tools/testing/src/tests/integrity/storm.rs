@@ -53,10 +53,10 @@ const LOOPS: [(&str, &str); 7] = [
         "bpf",
         "attach /lib/trace.bpf.o enter 300 300",
     ),
-    // It can go when each task has been seen outside what it changes.
+    // It can go when each task has been seen outside what it changes. While a program of BPF attaches, the kernel wants it to be tried again.
     (
         LIVE_PATCH,
-        "cd /sys/kernel/livepatch; while insmod /modules/live_patch.ko; do \
+        "cd /sys/kernel/livepatch; while :; do until insmod /modules/live_patch.ko; do sleep 0.1; done; \
          until [ $(cat live_patch/transition) = 0 ]; do sleep 0.1; done; \
          echo 0 >live_patch/enabled; while test -e live_patch; do sleep 0.1; done; rmmod live_patch; echo; done",
     ),
