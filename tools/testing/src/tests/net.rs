@@ -259,14 +259,20 @@ pub fn reset_function(guest: &mut Guest) -> Result<()> {
 }
 
 /// Has the guest read what the host, which has an address there, sends into a file.
+///
+/// It does not wait for the host to close: passt can overlook that (its socket is in CLOSE-WAIT), and tells the guest nothing.
 pub fn download(
     guest: &mut Guest,
     host: &str,
     from: &Transfer,
+    length: u64,
     limit: Duration,
     file: &str,
 ) -> Result<()> {
-    let command = format!("dd bs=256k </dev/tcp/{host}/{} >{file}", from.port());
+    let command = format!(
+        "dd bs=256k iflag=fullblock,count_bytes count={length} </dev/tcp/{host}/{} >{file}",
+        from.port()
+    );
     guest
         .sh_for(limit, &format!("bash -c '{command}'"))
         .map(drop)
@@ -296,7 +302,7 @@ pub fn transfer_with(guest: &mut Guest, lab: &Lab, host: &str, length: u64) -> R
     let limit = TRANSFER * lab.slow;
 
     let download = Transfer::send(length, limit)?;
-    self::download(guest, host, &download, TRANSFER, "/tmp/noise")?;
+    self::download(guest, host, &download, length, TRANSFER, "/tmp/noise")?;
     let sent = download.finish()?;
     let received = guest.sh_for(TRANSFER, "sha256sum /tmp/noise | cut -d' ' -f1")?;
     let size = guest.number("stat -c %s /tmp/noise")?;
