@@ -145,7 +145,7 @@ fn download(guest: &mut Guest) -> Result<String> {
     let before = net::counter(guest, "rx_bytes")?;
     let transfer = Transfer::send(MOVED, LIMIT)?;
     let start = Instant::now();
-    net::download(guest, net::HOST, &transfer, MOVED, LIMIT, "/tmp/data")?;
+    net::download(guest, net::HOST, &transfer, None, LIMIT, "/tmp/data")?;
     let time = start.elapsed();
     let sent = transfer.finish()?;
     let sum = guest.sh("sha256sum /tmp/data | cut -d' ' -f1")?;

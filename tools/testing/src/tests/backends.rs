@@ -183,8 +183,10 @@ fn emulated() -> Spec {
     spec
 }
 
+const PASST: &str = "passt";
+
 /// A host that is not made of QEMU's options: its card has the number that is its place here, and testpmd has one more.
-const REAL: [&str; 3] = ["QEMU, user", "passt", "DPDK testpmd, vhost-user"];
+const REAL: [&str; 3] = ["QEMU, user", PASST, "DPDK testpmd, vhost-user"];
 
 /// A card for each of [`REAL`], and the second one of testpmd, which moves packets between its two.
 fn real() -> Spec {
@@ -250,7 +252,7 @@ fn all_real(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
         address(guest, &interface, network)?;
         let before = counters(guest, &interface)?;
         if number + 1 < REAL.len() {
-            moves(guest, lab, &interface, network)
+            moves(guest, lab, &interface, network, name != PASST)
         } else {
             around(guest, &function(number + 1), network)
         }

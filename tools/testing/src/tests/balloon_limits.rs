@@ -122,7 +122,7 @@ fn out_of_memory(guest: &mut Guest, driver: Driver) -> Result<()> {
         // It is not taken again as soon as it is free.
         guest.sh("rm /tmp/needed")?;
         let reached = actual(guest)?;
-        for _ in 0..5 {
+        for _ in 0..=5 {
             let now = actual(guest)?;
             // What a busy machine needs until here may be longer than that.
             if !figure(guest, "limit")?.starts_with(HELD) {

@@ -260,17 +260,21 @@ pub fn reset_function(guest: &mut Guest) -> Result<()> {
 
 /// Has the guest read what the host, which has an address there, sends into a file.
 ///
-/// It does not wait for the host to close: passt can overlook that (its socket is in CLOSE-WAIT), and tells the guest nothing.
+/// It reads until the host closes, or to a `length` that is known: passt can overlook that the host has closed (its socket is in
+/// CLOSE-WAIT), and tells the guest nothing.
 pub fn download(
     guest: &mut Guest,
     host: &str,
     from: &Transfer,
-    length: u64,
+    length: Option<u64>,
     limit: Duration,
     file: &str,
 ) -> Result<()> {
+    let count = length.map_or(String::new(), |length| {
+        format!("iflag=fullblock,count_bytes count={length}")
+    });
     let command = format!(
-        "dd bs=256k iflag=fullblock,count_bytes count={length} </dev/tcp/{host}/{} >{file}",
+        "dd bs=256k {count} </dev/tcp/{host}/{} >{file}",
         from.port()
     );
     guest
@@ -294,15 +298,22 @@ pub fn upload(
 
 /// Moves `length` bytes from the host into the guest and back, and compares them at each end.
 pub fn transfer(guest: &mut Guest, lab: &Lab, length: u64) -> Result<()> {
-    transfer_with(guest, lab, HOST, length)
+    transfer_with(guest, lab, HOST, length, true)
 }
 
-/// As [`transfer`], with a host that has another address.
-pub fn transfer_with(guest: &mut Guest, lab: &Lab, host: &str, length: u64) -> Result<()> {
+/// As [`transfer`], with a host that has another address, and of which the guest may not learn that it `closes`.
+pub fn transfer_with(
+    guest: &mut Guest,
+    lab: &Lab,
+    host: &str,
+    length: u64,
+    closes: bool,
+) -> Result<()> {
     let limit = TRANSFER * lab.slow;
 
     let download = Transfer::send(length, limit)?;
-    self::download(guest, host, &download, length, TRANSFER, "/tmp/noise")?;
+    let known = (!closes).then_some(length);
+    self::download(guest, host, &download, known, TRANSFER, "/tmp/noise")?;
     let sent = download.finish()?;
     let received = guest.sh_for(TRANSFER, "sha256sum /tmp/noise | cut -d' ' -f1")?;
     let size = guest.number("stat -c %s /tmp/noise")?;

@@ -61,7 +61,13 @@ pub fn address(guest: &mut Guest, interface: &str, number: u32) -> Result<()> {
 }
 
 /// Moves data both ways through the card with a number, compares it, and sees that it went through that card.
-pub fn moves(guest: &mut Guest, lab: &Lab, interface: &str, number: u32) -> Result<()> {
+pub fn moves(
+    guest: &mut Guest,
+    lab: &Lab,
+    interface: &str,
+    number: u32,
+    closes: bool,
+) -> Result<()> {
     let host = format!("10.1.{number}.2");
     let counters = |guest: &mut Guest| -> Result<[u64; 2]> {
         let mut values = [0; 2];
@@ -72,7 +78,7 @@ pub fn moves(guest: &mut Guest, lab: &Lab, interface: &str, number: u32) -> Resu
     };
 
     let before = counters(guest)?;
-    transfer_with(guest, lab, &host, LENGTH)?;
+    transfer_with(guest, lab, &host, LENGTH, closes)?;
     let after = counters(guest)?;
     ensure!(
         before

@@ -94,9 +94,9 @@ fn sriov(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
             let file = guest.run(&format!("test -e {device}/sriov_totalvfs"))?;
             ensure!(file.status != 0, "{device} has functions");
             address(guest, &name, number)?;
-            moves(guest, lab, &name, number)?;
+            moves(guest, lab, &name, number, true)?;
         }
-        moves(guest, lab, &of_physical, 0)?;
+        moves(guest, lab, &of_physical, 0, true)?;
 
         // They go while packets are under way.
         guest.sh("(ping -A -s 1400 10.1.1.2 >/dev/null 2>&1 & echo $! >/run/ping); sleep 0.5")?;
@@ -105,7 +105,7 @@ fn sriov(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
         ))?;
         let left = guest.sh("ls /sys/class/net | grep -v -x lo")?;
         ensure!(left == of_physical, "left are {left:?}");
-        moves(guest, lab, &of_physical, 0)?;
+        moves(guest, lab, &of_physical, 0, true)?;
     }
     Ok(())
 }
