@@ -86,14 +86,6 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// That of something which is no task.
-    pub(crate) fn of_object(reason: &'static str, address: usize, other: usize) -> Self {
-        Key {
-            reason,
-            id: (address, other as u64),
-        }
-    }
-
     /// That of a task which has a fault, or none but that it is missing.
     pub(crate) fn of(task: Peek<'_>, reason: &'static str) -> Self {
         Key {
@@ -116,6 +108,27 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Something that is no task. `id` tells it from others of the same reason: an address, or whatever else does.
+    pub(crate) fn of_object(
+        view: u8,
+        weight: Weight,
+        reason: &'static str,
+        id: (usize, usize),
+        object: Object,
+    ) -> Self {
+        Found {
+            key: Key {
+                reason,
+                id: (id.0, id.1 as u64),
+            },
+            view,
+            reason,
+            weight,
+            subject: Subject::Object(object),
+            held: None,
+        }
+    }
+
     /// What is reported of it.
     pub(crate) fn record(&self) -> record::Finding<'_> {
         record::Finding {

@@ -15,9 +15,7 @@ use super::{
 use crate::{
     finding::{
         Found,
-        Key,
         Object,
-        Subject,
         Weight, //
     },
     record::{
@@ -84,18 +82,17 @@ fn examine_functions(found: &mut KVVec<Found>, view: u8) -> Result<bool, AllocEr
             continue;
         };
         const REASON: &str = "entry_patched";
-        let one = Found {
-            key: Key::of_object(REASON, function.address(), 0),
+        let one = Found::of_object(
             view,
-            reason: REASON,
-            weight: Weight::Observation,
-            subject: Subject::Object(Object {
+            Weight::Observation,
+            REASON,
+            (function.address(), 0),
+            Object {
                 kind: "function",
                 name: Line::escaped(function.name.as_bytes()),
                 target,
-            }),
-            held: None,
-        };
+            },
+        );
         found.push(one, GFP_KERNEL)?;
     }
     Ok(all)
@@ -140,18 +137,17 @@ fn examine_directories(found: &mut KVVec<Found>, view: u8) -> Result<bool, Alloc
         let Some(replaced) = replaced else {
             continue;
         };
-        let one = Found {
-            key: Key::of_object(replaced.table, i, replaced.address),
+        let one = Found::of_object(
             view,
-            reason: replaced.table,
-            weight: Weight::Finding,
-            subject: Subject::Object(Object {
+            Weight::Finding,
+            replaced.table,
+            (i, replaced.address),
+            Object {
                 kind: "file",
                 name: Line::escaped(path.to_bytes()),
                 target: replaced.target,
-            }),
-            held: None,
-        };
+            },
+        );
         found.push(one, GFP_KERNEL)?;
     }
     Ok(all)

@@ -18,9 +18,7 @@ use crate::{
     coverage::Damage,
     finding::{
         Found,
-        Key,
         Object,
-        Subject,
         Weight, //
     },
     record::Line, //
@@ -157,20 +155,18 @@ impl Places {
             let Some(reason) = self.fault(guard, module, told, was_live) else {
                 return;
             };
-            let key = Key::of_object(reason, module.0, 0);
-            let one = Found {
-                key,
+            let one = Found::of_object(
                 view,
+                Weight::Finding,
                 reason,
-                weight: Weight::Finding,
-                subject: Subject::Object(Object {
+                (module.0, 0),
+                Object {
                     kind: "module",
                     name: Line::escaped(&module.name(guard)),
                     target: Line::EMPTY,
-                }),
-                held: None,
-            };
-            if !found.iter().skip(first).any(|other| other.key == key) {
+                },
+            );
+            if !found.iter().skip(first).any(|other| other.key == one.key) {
                 // There is room for more than a rootkit needs; the next scan finds the others.
                 let _ = found.push_within_capacity(one);
             }

@@ -16,9 +16,7 @@ use super::{
 use crate::{
     finding::{
         Found,
-        Key,
         Object,
-        Subject,
         Weight, //
     },
     loaded::Loaded,
@@ -62,18 +60,17 @@ fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<Exam
     }
 
     for &(event, address) in suspects.iter() {
-        let one = Found {
-            key: Key::of_object(REASON, address, event.id()),
+        let one = Found::of_object(
             view,
-            reason: REASON,
-            weight: Weight::Finding,
-            subject: Subject::Object(Object {
+            Weight::Finding,
+            REASON,
+            (address, event.id()),
+            Object {
                 kind: "event",
                 name: Line::escaped(event.name().to_bytes()),
                 target: Line::escaped(b"unknown"),
-            }),
-            held: None,
-        };
+            },
+        );
         found.push(one, GFP_KERNEL)?;
     }
     Ok(Examined::Whole)

@@ -15,9 +15,7 @@ use super::{
 use crate::{
     finding::{
         Found,
-        Key,
         Object,
-        Subject,
         Weight, //
     },
     record::Line,
@@ -54,18 +52,17 @@ fn collect(sources: &Sources, to: &mut Witnesses) -> Result<(), AllocError> {
 
 fn examine(sources: &Sources, found: &mut KVVec<Found>, view: u8) -> Result<Examined, AllocError> {
     if let Some(event) = sources.suspects.unprobed::<Scanner>(&rcu::read_lock()) {
-        let one = Found {
-            key: Key::of_object(REASON, 0, event.id()),
+        let one = Found::of_object(
             view,
-            reason: REASON,
-            weight: Weight::Finding,
-            subject: Subject::Object(Object {
+            Weight::Finding,
+            REASON,
+            (0, event.id()),
+            Object {
                 kind: "event",
                 name: Line::escaped(event.name().to_bytes()),
                 target: Line::escaped(b"guest_integrity"),
-            }),
-            held: None,
-        };
+            },
+        );
         found.push(one, GFP_KERNEL)?;
     }
     Ok(Examined::Whole)
