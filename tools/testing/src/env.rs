@@ -7,9 +7,13 @@ use anyhow::{
     Context,
     Result, //
 };
-use std::path::{
-    Path,
-    PathBuf, //
+use std::{
+    ffi::OsString,
+    path::{
+        Path,
+        PathBuf, //
+    },
+    process::Command, //
 };
 
 /// The kernel under test and where everything lies, as seen from inside the build tree.
@@ -49,6 +53,29 @@ impl Environment {
     /// A directory for the logs of failed tests.
     pub fn log_dir(&self) -> PathBuf {
         self.top.join("build/test-logs")
+    }
+
+    /// Returns the command which builds `target` of the modules in `source` for the kernel under test, in `output` or else beside the
+    /// sources.
+    pub fn kbuild(&self, source: &Path, output: Option<&Path>, target: &str) -> Command {
+        let directory = |variable: &str, path: &Path| {
+            let mut word = OsString::from(variable);
+            word.push("=");
+            word.push(path);
+            word
+        };
+        let mut make = Command::new("make");
+
+        make.arg("-C")
+            .arg(&self.kdir)
+            .arg(directory("M", source))
+            .args(output.map(|output| directory("MO", output)))
+            .arg(target);
+        // What `make` was told that runs this program is not meant for kbuild.
+        for variable in ["MAKEFLAGS", "MAKELEVEL", "KDIR"] {
+            make.env_remove(variable);
+        }
+        make
     }
 }
 

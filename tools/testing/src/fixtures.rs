@@ -126,19 +126,14 @@ fn directory(env: &Environment) -> PathBuf {
 /// Builds the fixtures for the kernel under test.
 pub fn build(env: &Environment) -> Result<Vec<(PathBuf, String)>> {
     let output = directory(env);
-    let mut source = std::ffi::OsString::from("M=");
-    source.push(env.top.join("tools/testing/fixtures"));
-    let mut objects = std::ffi::OsString::from("MO=");
-    objects.push(&output);
 
     std::fs::create_dir_all(&output).with_context(|| output.display().to_string())?;
-    let made = Command::new("make")
-        .arg("-C")
-        .arg(&env.kdir)
-        .args([source, objects, "modules".into()])
-        .env_remove("MAKEFLAGS")
-        .env_remove("MAKELEVEL")
-        .env_remove("KDIR")
+    let made = env
+        .kbuild(
+            &env.top.join("tools/testing/fixtures"),
+            Some(&output),
+            "modules",
+        )
         .output()
         .context("make")?;
     ensure!(

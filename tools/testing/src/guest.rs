@@ -100,6 +100,17 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// Returns one whose guests find `files` in their image: each a file of this machine, and where it is there.
+    pub fn with_image(&self, files: &[(PathBuf, String)]) -> Result<Self> {
+        Ok(Lab {
+            env: self.env.clone(),
+            image: Arc::new(Image::build(&self.env, files)?),
+            group: Group::new(),
+            log: self.log.clone(),
+            ..*self
+        })
+    }
+
     /// Runs a command of this machine, whose output becomes the test's log, and returns whether it succeeded and the output.
     pub fn run(&self, command: &mut Command, limit: Duration) -> Result<(bool, String)> {
         let output = File::create(&self.log)?;

@@ -53,15 +53,8 @@ pub fn build(env: &Environment, progress: impl Fn(&str)) -> Result<Vec<Mutant>> 
             .with_context(|| format!("{} does not fit any more", patch.display()))?;
             let objects = output.join("obj");
             fs::create_dir_all(&objects)?;
-            run(Command::new("make")
-                .arg("-C")
-                .arg(&env.kdir)
-                .args([joined("M=", &source), joined("MO=", &objects)])
-                .arg("guest_integrity.ko")
-                .env_remove("MAKEFLAGS")
-                .env_remove("MAKELEVEL")
-                .env_remove("KDIR"))
-            .with_context(|| format!("building {name}"))?;
+            run(&mut env.kbuild(&source, Some(&objects), "guest_integrity.ko"))
+                .with_context(|| format!("building {name}"))?;
             let module = output.join(format!("{name}.ko"));
             run(Command::new("objcopy")
                 .arg("--strip-debug")
@@ -101,13 +94,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         .args(["--recursive", "--checksum", "--delete"])
         .args(sources)
         .arg(to))
-}
-
-fn joined(option: &str, path: &Path) -> std::ffi::OsString {
-    let mut word = std::ffi::OsString::from(option);
-
-    word.push(path);
-    word
 }
 
 fn run(command: &mut Command) -> Result<()> {

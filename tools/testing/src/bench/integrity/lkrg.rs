@@ -17,11 +17,9 @@ use crate::{
     fixtures,
     guest::{
         Guest,
-        Image,
         Lab,
         Spec, //
     },
-    process::Group,
     tests::integrity::{
         count,
         scan,
@@ -37,14 +35,12 @@ use anyhow::{
 };
 use std::{
     cell::OnceCell,
-    ffi::OsString,
     fs,
     path::{
         Path,
         PathBuf, //
     },
     process::Command,
-    sync::Arc,
     time::Duration, //
 };
 
@@ -83,13 +79,7 @@ fn lkrg(bench: &Bench) -> Result<Findings> {
     let mut extra = fixtures::build(&bench.lab.env)?;
     extra.push((build(&bench.lab, &source)?, "modules/lkrg.ko".to_owned()));
     let bench = Bench {
-        lab: Lab {
-            env: bench.lab.env.clone(),
-            image: Arc::new(Image::build(&bench.lab.env, &extra)?),
-            group: Group::new(),
-            log: bench.lab.log.clone(),
-            ..bench.lab
-        },
+        lab: bench.lab.with_image(&extra)?,
         counter: bench.counter.clone(),
         symbols: OnceCell::new(),
         ..*bench
@@ -116,19 +106,11 @@ fn build(lab: &Lab, source: &Path) -> Result<PathBuf> {
     fs::create_dir_all(&copy).with_context(|| copy.display().to_string())?;
     let mut from = source.as_os_str().to_owned();
     from.push("/");
-    let mut directory = OsString::from("M=");
-    directory.push(&copy);
     for command in [
         Command::new("rsync")
             .args(["--archive", "--exclude=.git"])
             .args([from.as_os_str(), copy.as_os_str()]),
-        Command::new("make")
-            .arg("-C")
-            .arg(&env.kdir)
-            .args([directory, "modules".into()])
-            .env_remove("MAKEFLAGS")
-            .env_remove("MAKELEVEL")
-            .env_remove("KDIR"),
+        &mut env.kbuild(&copy, None, "modules"),
     ] {
         let (built, output) = lab.run(command, BUILD_LIMIT)?;
         ensure!(built, "LKRG cannot be built:\n{output}");

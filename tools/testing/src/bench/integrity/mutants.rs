@@ -13,13 +13,8 @@ use crate::{
         Findings, //
     },
     fixtures,
-    guest::{
-        Guest,
-        Image,
-        Lab, //
-    },
+    guest::Guest,
     mutants,
-    process::Group,
     tests::integrity::{
         count,
         storm::{
@@ -33,7 +28,6 @@ use anyhow::{
     ensure,
     Result, //
 };
-use std::sync::Arc;
 
 /// How long each storm lasts.
 const SECONDS: u64 = 40;
@@ -53,13 +47,7 @@ fn mutants(bench: &Bench) -> Result<Findings> {
         let to = format!("modules/{}.ko", mutant.name);
         (mutant.module.clone(), to)
     }));
-    let lab = Lab {
-        env: bench.lab.env.clone(),
-        image: Arc::new(Image::build(&bench.lab.env, &extra)?),
-        group: Group::new(),
-        log: bench.lab.log.clone(),
-        ..bench.lab
-    };
+    let lab = bench.lab.with_image(&extra)?;
     let mut findings = Findings::default();
 
     for name in [MODULE.module]
