@@ -249,9 +249,12 @@ impl Receiver {
 
         match made {
             Ok(skb) => {
-                counts[counter::PACKETS] += 1;
-                counts[counter::BYTES] += u64::from(skb.len());
-                self.supply.observe(skb.len());
+                let len = skb.len();
+
+                // A poll sees far fewer than they can count.
+                counts[counter::PACKETS] = counts[counter::PACKETS].wrapping_add(1);
+                counts[counter::BYTES] = counts[counter::BYTES].wrapping_add(u64::from(len));
+                self.supply.observe(len);
                 skb.receive(shared.index, cx);
             }
             Err(reason) => {
@@ -279,13 +282,11 @@ impl Receiver {
 
         self.supply.trim(&mut buffer, len);
         let built = RxSkBuff::build(buffer, skip, len, cx).ok_or(counter::NO_MEMORY);
-        let mut skb = if received.buffers > 1 {
-            self.append(built, received.buffers - 1, queue)?
-        } else {
-            built?
-        };
-        set_hash(&mut skb, hash);
-        self.finish(skb, &header, &received)
+        if received.buffers > 1 {
+            let skb = self.append(built, received.buffers - 1, queue)?;
+            return self.finish(skb, hash, &header, &received);
+        }
+        self.finish(built?, hash, &header, &received)
     }
 
     /// The same for headers of which nothing is known.
@@ -300,14 +301,16 @@ impl Receiver {
         self.assemble(begun, used, queue, cx)
     }
 
-    /// Tells the stack what the header says of a packet.
+    /// Tells the stack what the header says of a packet, its hash too.
     #[inline(always)]
     pub(crate) fn finish(
         &self,
         mut skb: RxSkBuff,
+        hash: Option<Hash>,
         header: &Header,
         received: &Received,
     ) -> core::result::Result<RxSkBuff, usize> {
+        set_hash(&mut skb, hash);
         if received.segmented {
             // Its header is about the checksum too.
             let [bytes @ .., _, _] = header.to_bytes(self.format);

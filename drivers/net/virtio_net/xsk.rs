@@ -209,9 +209,7 @@ impl Receiver {
                 }
             }
         }
-        let mut skb = copied?;
-        set_hash(&mut skb, hash);
-        let skb = self.finish(skb, &header, &received)?;
+        let skb = self.finish(copied?, hash, &header, &received)?;
 
         counts[rx::PACKETS] += 1;
         counts[rx::BYTES] += u64::from(skb.len());

@@ -18,7 +18,10 @@ use crate::{
             RxBuffer, //
         },
         napi::Context,
-        page_pool::Listed,
+        page_pool::{
+            Fragment,
+            Listed, //
+        },
         xdp::Buff, //
     }, //
 };
@@ -70,28 +73,80 @@ impl RxSkBuff {
             return None;
         }
 
-        let headroom = buffer.headroom();
-        // On an error the list goes first: it lies in the fragment.
-        let (fragment, rest) = buffer.into_parts();
-        // SAFETY: The fragment is valid memory of this size, with room for the shared info at its end, see `RxBuffer`; the
-        // poll that `_cx` stands for runs in softirq context.
+        let reserve = buffer.headroom().wrapping_add(skip);
+        match buffer.into_parts() {
+            // SAFETY: This is a poll, which `_cx` stands for; `reserve` and `data_len` are what the device wrote to, as has been checked.
+            (fragment, None) => unsafe { Self::around(fragment, reserve, data_len) }.ok(),
+            (fragment, Some(rest)) => {
+                let more = len.wrapping_sub(head_len);
+
+                // SAFETY: As above.
+                unsafe { Self::around_many(fragment, rest, reserve, data_len, more) }
+            }
+        }
+    }
+
+    /// Makes a packet of the first fragment of a buffer, and of as many of the `rest` as `more` bytes take.
+    ///
+    /// # Safety
+    ///
+    /// As for [`around`](Self::around).
+    // Apart, so that nothing is kept for it where there is one fragment.
+    #[inline(never)]
+    unsafe fn around_many(
+        fragment: Fragment,
+        rest: List,
+        reserve: u32,
+        data_len: u32,
+        more: u32,
+    ) -> Option<Self> {
+        // SAFETY: By the safety requirements.
+        match unsafe { Self::around(fragment, reserve, data_len) } {
+            Ok(mut this) => {
+                this.append_list(rest, more);
+                Some(this)
+            }
+            Err(fragment) => {
+                // The list goes first: it lies in the fragment.
+                drop(rest);
+                drop(fragment);
+                None
+            }
+        }
+    }
+
+    /// Makes a packet of the first fragment of a buffer, of `data_len` bytes, which begin after `reserve`. The fragment comes back when
+    /// there is no memory.
+    ///
+    /// # Safety
+    ///
+    /// In a poll. There are at least [`ETH_HLEN`] bytes, all of them before the room for the shared info.
+    #[inline(always)]
+    unsafe fn around(
+        fragment: Fragment,
+        reserve: u32,
+        data_len: u32,
+    ) -> core::result::Result<Self, Fragment> {
+        // SAFETY: The fragment is valid memory of this size, with room for the shared info at its end, see `RxBuffer`; by the safety
+        // requirements this is softirq context.
         let skb =
             unsafe { bindings::napi_build_skb(fragment.as_ptr().as_ptr().cast(), fragment.size()) };
-        let skb = NonNull::new(skb)?;
+        let Some(skb) = NonNull::new(skb) else {
+            return Err(fragment);
+        };
 
         // The packet has taken the reference over.
         let _ = fragment.forget();
-        let reserve = headroom.wrapping_add(skip);
 
-        // INVARIANT: The packet has just been made, of a page pool's memory; the length has been checked.
-        let mut this = Self {
+        // INVARIANT: The packet has just been made, of a page pool's memory; by the safety requirements it is long enough.
+        let this = Self {
             head: Owned { skb },
             tail: skb.as_ptr(),
         };
         // SAFETY: The packet is valid and nobody else has it.
         let raw = unsafe { &mut *skb.as_ptr() };
-        // As `skb_reserve()` and `skb_put()`; the bounds have been checked above.
-        // SAFETY: The sum is within the fragment.
+        // As `skb_reserve()` and `skb_put()`.
+        // SAFETY: By the safety requirements the sum is within the fragment.
         raw.data = unsafe { raw.data.add(reserve as usize) };
         #[cfg(CONFIG_64BIT)]
         {
@@ -105,10 +160,7 @@ impl RxSkBuff {
         }
         raw.len = data_len;
         this.mark_for_recycle(skb.as_ptr());
-        if let Some(rest) = rest {
-            this.append_list(rest, len.wrapping_sub(head_len));
-        }
-        Some(this)
+        Ok(this)
     }
 
     /// Appends as many fragments as `len` bytes take, to a packet that has only a linear part. Their list lies where the packet
