@@ -102,6 +102,7 @@ fn unnoticed(guest: &mut Guest) -> Result<()> {
     for wish in ["promisc on", "address 52:54:00:00:00:99", "down"] {
         guest.run(&format!("{IP} link set eth0 {wish}"))?;
     }
-    guest.sh("killall ping")?;
+    // It has ended already if it wanted to send once more: without the interface there is no way.
+    guest.run("killall ping")?;
     RUST.unload(guest)
 }
