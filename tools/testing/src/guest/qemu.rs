@@ -407,10 +407,11 @@ impl Spec {
             "-no-reboot",
         ]);
         command.args(["-run-with", "exit-with-parent=on"]);
+        // The memory of guests that are not about it would keep this machine's KSM from those that are.
         let machine = match self.machine {
-            Machine::Q35 => "q35",
+            Machine::Q35 => "q35,mem-merge=off",
             // PCI is off by default, the serial port and the clock are not.
-            Machine::Microvm => "microvm,acpi=on",
+            Machine::Microvm => "microvm,acpi=on,mem-merge=off",
         };
         if self.shared || self.card.is_some() {
             command.arg("-object").arg(format!(

@@ -90,7 +90,9 @@ pub fn tests() -> Vec<Test> {
         Test::guest(
             format!("balloon/{}/same-pages", RUST.module),
             180,
-            machine().device("virtio-balloon", "id=b0,free-page-reporting=on"),
+            machine()
+                .arguments(&["-machine", "mem-merge=on"])
+                .device("virtio-balloon", "id=b0,free-page-reporting=on"),
             |guest, lab| with_another(guest, lab, same_pages),
         )
         .guests(2)
