@@ -184,24 +184,46 @@ fn emulated() -> Spec {
     spec
 }
 
+/// passt as QEMU starts it itself.
 const PASST: &str = "passt";
 
-/// A host that is not made of QEMU's options: its network has the number that is its place here, and testpmd has one more.
-const REAL: [&str; 3] = ["QEMU, user", PASST, "DPDK testpmd, vhost-user"];
+/// passt as a process of its own, which reads and writes the guest's memory.
+const PASST_VHOST: &str = "passt, vhost-user";
 
-/// A card for each of [`REAL`] but passt, and the second one of testpmd, which moves packets between its two.
+/// A host that is not made of QEMU's options: its network has the number that is its place here, and testpmd has one more.
+const REAL: [&str; 4] = ["QEMU, user", PASST, PASST_VHOST, "DPDK testpmd, vhost-user"];
+
+/// A card for each of [`REAL`] but [`PASST`], and the second one of testpmd, which moves packets between its two.
 fn real() -> Spec {
-    let testpmd = |spec: Spec, number: u32| {
+    let vhost = |spec: Spec, number: u32, socket: &str| {
         spec.arguments(&[
             "-chardev",
-            &format!("socket,id=dpdk{number},path=SOCKETS/dpdk{number},server=on,wait=on"),
+            &format!("socket,id=vhost{number},path=SOCKETS/vhost{number},{socket}"),
             "-netdev",
-            &format!("vhost-user,id=net{number},chardev=dpdk{number}"),
+            &format!("vhost-user,id=net{number},chardev=vhost{number}"),
         ])
     };
+    const SERVER: &str = "server=on,wait=on";
 
     let mut spec = several::network(Spec::q35(), 0).port();
-    spec = testpmd(testpmd(spec, 2), 3).beside(&[
+    // passt has to be there first, and begins when QEMU does.
+    spec = vhost(spec, 2, "reconnect-ms=100").beside(&[
+        "passt",
+        "--foreground",
+        "--vhost-user",
+        "--socket",
+        "SOCKETS/vhost2",
+        "--address",
+        "10.1.2.15",
+        "--netmask",
+        "255.255.255.0",
+        "--gateway",
+        "10.1.2.2",
+        "--map-host-loopback",
+        "10.1.2.2",
+        "--ipv4-only",
+    ]);
+    spec = vhost(vhost(spec, 3, SERVER), 4, SERVER).beside(&[
         "dpdk-testpmd",
         "--no-huge",
         "-m",
@@ -213,9 +235,9 @@ fn real() -> Spec {
         "--lcores",
         "0@0,1@0",
         "--vdev",
-        "net_vhost0,iface=SOCKETS/dpdk2,client=1",
+        "net_vhost0,iface=SOCKETS/vhost3,client=1",
         "--vdev",
-        "net_vhost1,iface=SOCKETS/dpdk3,client=1",
+        "net_vhost1,iface=SOCKETS/vhost4,client=1",
         "--",
         "--auto-start",
         "--forward-mode=io",
@@ -223,7 +245,7 @@ fn real() -> Spec {
         // Otherwise it waits for the return key.
         "--stats-period=3600",
     ]);
-    for number in [0, 2, 3] {
+    for number in [0, 2, 3, 4] {
         spec = spec.device(
             "virtio-net",
             &format!(
@@ -274,7 +296,13 @@ fn all_real(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
         address(guest, &interface, network)?;
         let before = counters(guest, &interface)?;
         if number + 1 < REAL.len() {
-            moves(guest, lab, &interface, network, name != PASST)
+            moves(
+                guest,
+                lab,
+                &interface,
+                network,
+                ![PASST, PASST_VHOST].contains(&name),
+            )
         } else {
             around(guest, &function(number + 1), network)
         }
