@@ -359,7 +359,7 @@ fn adapt(guest: &mut Guest, driver: Driver) -> Result<()> {
                  find . -name '*.py' -exec sed -E -i -e 's/(timeout|deadline|ksft_wait)=[0-9]+/\\1={STEP}/' \
                  -e 's/poll_ntf\\(duration=0.2\\)/poll_ntf(duration=10)/' -e 's/-T 2 /-T 10 /' -e 's/-W0\\.5/-W10/' \
                  -e 's/-n 100 .ip_args. -r 1 -R/-L 10 &/' -e 's/-L 1 -n/-L 10 -n/' -e 's/< 4000:/< 100:/' \
-                 -e 's/flush_path, .200000./flush_path, \"100000000\"/' \
+                 -e 's/flush_path, .200000./flush_path, \"20000000\"/' \
                  -e 's/(ethtool\\(f.-l [^,]*), json=True\\)\\[0\\].get\\(.combined., 0\\)/int(\\1).stdout.split()[-1])/' {{}} +",
                 C.module, driver.module
             ),
