@@ -60,7 +60,7 @@ pub fn tests() -> Vec<Test> {
             name("suspend"),
             120,
             plain(),
-            move |guest, _| suspend(guest, driver),
+            move |guest, lab| suspend(guest, lab, driver),
         ));
         tests.push(
             Test::guest(
@@ -229,18 +229,43 @@ fn is_configured(guest: &mut Guest) -> Result<()> {
 }
 
 /// The machine is suspended to memory, as a user does it, and woken up, as a host does it: with the interface up, twice, and
-/// with the interface down.
-fn suspend(guest: &mut Guest, driver: Driver) -> Result<()> {
+/// with the interface down. Where the kernel can turn back on its way (`pm_test`) it does that before, once after each step.
+fn suspend(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
     const ALIVE: &str = "ping -c 3 -i 0.2 -W 5 10.0.2.2";
+    const TURN_BACK: &str = "/sys/power/pm_test";
+    const LAST: &str = "core";
+    const STEPS: [&str; 5] = ["freezer", "devices", "platform", "processors", LAST];
 
     up(guest, driver)?;
     configure(guest, driver)?;
+    let turns_back = guest.run(&format!("test -e {TURN_BACK}"))?.status == 0;
+    ensure!(turns_back || !lab.sanitizer, "there is no {TURN_BACK}");
+    let steps = if turns_back { &STEPS[..] } else { &[] };
     guest.leave_alone(&format!(
-        "for round in 1 2; do echo mem >/sys/power/state && {ALIVE} && echo tenon: alive $round >/dev/kmsg || exit 1; sleep 2; done; \
+        "for step in {}; do echo 1 >/sys/module/suspend/parameters/pm_test_delay && echo $step >{TURN_BACK} && \
+         echo mem >/sys/power/state && echo none >{TURN_BACK} && {ALIVE} && echo tenon: back from $step >/dev/kmsg || exit 1; done; \
+         for round in 1 2; do echo mem >/sys/power/state && {ALIVE} && echo tenon: alive $round >/dev/kmsg || exit 1; sleep 2; done; \
          ip link set eth0 down && echo mem >/sys/power/state && ip link set eth0 up && {ALIVE} && \
          echo tenon: alive 3 >/dev/kmsg && rmmod {}",
+        steps.join(" "),
         driver.module
     ))?;
+    for &step in steps {
+        guest.wait_for(
+            &format!("life after the step {step}"),
+            Duration::from_secs(20),
+            |guest| {
+                Ok(guest
+                    .log()
+                    .contains(&format!("tenon: back from {step}"))
+                    .then_some(()))
+            },
+        )?;
+        // The C driver does not tell the device again. After the last step the machine is about to sleep.
+        if driver == RUST && step != LAST {
+            is_configured(guest)?;
+        }
+    }
     for round in 1..=3 {
         // The machine may wake up by itself, too soon to be seen asleep.
         guest.wait_for(
@@ -261,8 +286,11 @@ fn suspend(guest: &mut Guest, driver: Driver) -> Result<()> {
             is_configured(guest)?;
         }
     }
-    let sleeps = guest
-        .log()
+    let log = guest.log();
+    let asleep = log
+        .split_once(&format!("tenon: back from {LAST}"))
+        .map_or(log.as_str(), |(_, after)| after);
+    let sleeps = asleep
         .matches("Waking up from system sleep state S3")
         .count();
     ensure!(sleeps == 3, "the machine has slept {sleeps} times");
