@@ -51,7 +51,7 @@ pub fn tests() -> Vec<Test> {
     let standby = format!("{MODERN},failover=on,mac={MAC}");
 
     for driver in [RUST, C] {
-        tests.push(Test::guest(
+        let test = Test::guest(
             format!("net/{}/failover", driver.module),
             300,
             Spec::q35()
@@ -68,7 +68,8 @@ pub fn tests() -> Vec<Test> {
                     ),
                 ]),
             move |guest, lab| failover(guest, lab, driver),
-        ));
+        );
+        tests.push(test.stock_only("net_failover takes a lock that it has not initialised"));
     }
     // The C driver cannot be loaded then.
     tests.push(Test::guest(
