@@ -195,7 +195,7 @@ impl Guest {
             .companions(&lab.env.top, directory.path())
             .iter_mut()
             .map(|command| {
-                let output = File::create(&said)?;
+                let output = File::options().create(true).append(true).open(&said)?;
                 lab.group
                     .spawn(command.stdout(output.try_clone()?).stderr(output))
             })
@@ -303,6 +303,14 @@ impl Guest {
             .execute(&command)
             .with_context(|| format!("QMP: {}", C::NAME))
             .map_err(|error| self.explain(error))
+    }
+
+    /// Executes a command as QEMU's monitor for people takes it, and returns what it says: nothing, of most that succeed.
+    pub fn monitor(&mut self, command: &str) -> Result<String> {
+        self.qmp(qmp::human_monitor_command {
+            cpu_index: None,
+            command_line: command.to_owned(),
+        })
     }
 
     /// Repeats `attempt` until it gives a value. Fails with `what` when that takes too long.

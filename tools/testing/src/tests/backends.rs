@@ -34,7 +34,6 @@ use anyhow::{
     Context,
     Result, //
 };
-use qapi::qmp;
 use std::{
     fs,
     io::ErrorKind,
@@ -267,10 +266,7 @@ fn plug_passt(guest: &mut Guest) -> Result<&'static str> {
         "netdev_add passt,id=net1,address=10.1.1.15,netmask=255.255.255.0,gateway=10.1.1.2,map-host-loopback=10.1.1.2,ipv6=off",
         &format!("device_add virtio-net-pci,{MODERN},romfile=,netdev=net1,bus=port0"),
     ] {
-        let answer = guest.qmp(qmp::human_monitor_command {
-            cpu_index: None,
-            command_line: command.to_owned(),
-        })?;
+        let answer = guest.monitor(command)?;
         ensure!(answer.is_empty(), "{command}: {answer}");
     }
     // The port is the only bridge.

@@ -137,10 +137,7 @@ pub fn put_in(guest: &mut Guest, properties: &str) -> Result<()> {
     let mut answer = String::new();
     guest
         .wait_for("a place for the card", PLUG, |guest| {
-            answer = guest.qmp(qmp::human_monitor_command {
-                cpu_index: None,
-                command_line: add.clone(),
-            })?;
+            answer = guest.monitor(&add)?;
             Ok(answer.is_empty().then_some(()))
         })
         .map_err(|error| error.context(answer))?;
