@@ -274,7 +274,7 @@ impl Net {
             }
             if self.script.bend(Point::TxUsed, 1) != 0 {
                 let head = self.script.bend(Point::TxUsedId, head.into());
-                rings[queue].push(head as u16, 0);
+                rings[queue].push(head as u32, 0);
                 self.used(queue, 1, rings);
             }
         }
@@ -365,7 +365,7 @@ impl Net {
             rest = &rest[written..];
             let head = self.script.bend(Point::RxUsedId, head.into());
             let len = self.script.bend(Point::RxUsedLen, written as u64);
-            used.push((head as u16, len as u32));
+            used.push((head as u32, len as u32));
         }
         ring.push_all(&used);
         self.used(queue, used.len() as u32, rings);
@@ -392,7 +392,7 @@ impl Net {
                 }
             }
             if self.script.bend(Point::ControlUsed, 1) != 0 {
-                rings[queue].push(head, written as u32);
+                rings[queue].push(head.into(), written as u32);
                 self.used(queue, 1, rings);
             }
         }

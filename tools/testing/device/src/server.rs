@@ -11,6 +11,7 @@ use std::{
     os::fd::AsRawFd,
     path::Path,
     sync::{
+        atomic::Ordering,
         Arc,
         Mutex,
         MutexGuard, //
@@ -100,33 +101,48 @@ impl Ring<'_> {
             .go_to_previous_position();
     }
 
-    /// Gives a chain back as used, of which `len` bytes were written.
-    pub fn push(&self, head: u16, len: u32) {
-        // The driver may take its queue away at any time.
-        let _ = self.vring.add_used(head, len);
+    /// Gives a chain back as used, of which `len` bytes were written. There need not be one with this number.
+    pub fn push(&self, head: u32, len: u32) {
+        self.push_all(&[(head, len)]);
     }
 
     /// Gives the chains of one packet back, as [`Ring::push`] does: the driver finds all of them or none (VirtIO 1.3, 5.1.6.4).
-    pub fn push_all(&self, chains: &[(u16, u32)]) {
-        // In the used ring, before the first entry, and for each.
+    pub fn push_all(&self, chains: &[(u32, u32)]) {
+        // In the used ring: the number of the next entry, the first entry, and each.
+        const INDEX: u64 = 2;
         const START: u64 = 4;
         const ENTRY: u64 = 8;
 
-        let Some((&(head, len), others)) = chains.split_last() else {
+        let Some((&(last, len), others)) = chains.split_last() else {
             return;
         };
         let mut vring = self.vring.get_mut();
         let queue = vring.get_queue_mut();
         let memory = self.memory.memory();
+        let size = queue.size();
+        // The driver may take its queue away at any time.
+        let mut write = |head: u32, len: u32| {
+            let next = queue.next_used();
+            let place = queue.used_ring() + START + ENTRY * u64::from(next % queue.size());
+            let _ = memory.write_obj([head.to_le(), len.to_le()], GuestAddress(place));
+            queue.set_next_used(next.wrapping_add(1));
+        };
 
         for &(head, len) in others {
-            let next = queue.next_used();
-            let entry = [u32::from(head).to_le(), len.to_le()];
-            let place = queue.used_ring() + START + ENTRY * u64::from(next % queue.size());
-            let _ = memory.write_obj(entry, GuestAddress(place));
-            queue.set_next_used(next.wrapping_add(1));
+            write(head, len);
         }
-        let _ = vring.add_used(head, len);
+        match u16::try_from(last) {
+            Ok(head) if head < size => {
+                let _ = vring.add_used(head, len);
+            }
+            // The crate gives no such chain back, and does not count it: the driver is told of it at once.
+            _ => {
+                write(last, len);
+                let index = GuestAddress(queue.used_ring() + INDEX);
+                let _ = memory.store(queue.next_used().to_le(), index, Ordering::Release);
+                let _ = vring.signal_used_queue();
+            }
+        }
     }
 
     /// Interrupts the driver if it wants that or must be interrupted, and returns whether it is.

@@ -41,7 +41,12 @@ const PACKETS: [(&str, &str); 7] = [
 ];
 
 /// The queue is out of use afterwards, and the kernel's log says so.
-const QUEUES: [&str; 2] = ["rx.used-len 70000", "tx.used-id 200"];
+const QUEUES: [&str; 4] = [
+    "rx.used-len 70000",
+    "rx.used-id 4000000000",
+    "tx.used-id 200",
+    "tx.used-id 4000000000",
+];
 
 /// How many cards that do anything at all there are.
 const SEEDS: u64 = 6;
