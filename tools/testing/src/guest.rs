@@ -64,6 +64,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tenon_device::{
+    balloon::Balloon,
     net::Net,
     server, //
 };
@@ -74,6 +75,8 @@ const BOOT: Duration = Duration::from_secs(90);
 const BOOTS: u32 = 3;
 /// How long a command in a guest may take when the test does not say.
 const COMMAND: Duration = Duration::from_secs(30);
+/// Where what QEMU says goes, in the directory of the sockets.
+const ERRORS: &str = "stderr";
 /// Written to the kernel's log last: whatever the guest reported before is in the console log when this is.
 const END: &str = "tenon: end of test";
 
@@ -144,9 +147,10 @@ pub struct Guest {
     agent: Agent,
     process: Process,
     card: Option<Arc<Mutex<Net>>>,
+    balloon: Option<Arc<Mutex<Balloon>>>,
     _beside: Vec<Process>,
     // Holds the sockets; removed last.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Guest {
@@ -184,12 +188,17 @@ impl Guest {
             spec.clone()
         };
         let directory = tempfile::tempdir_in(lab.image.directory())?;
-        let errors = directory.path().join("stderr");
+        let errors = directory.path().join(ERRORS);
         let card = spec
             .own_card()
             .map(|card| server::serve(card.build(), &Spec::card_socket(directory.path())))
             .transpose()
             .context("the card")?;
+        let balloon = spec
+            .own_balloon()
+            .map(|balloon| server::serve(balloon.clone(), &Spec::balloon_socket(directory.path())))
+            .transpose()
+            .context("the balloon")?;
         let said = directory.path().join("beside");
         let beside = spec
             .companions(&lab.env.top, directory.path())
@@ -250,8 +259,9 @@ impl Guest {
             agent,
             process,
             card,
+            balloon,
             _beside: beside,
-            _directory: directory,
+            directory,
         })
     }
 
@@ -457,19 +467,25 @@ impl Guest {
     /// An error with what the guest says about it, if it went away meanwhile.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         // The process takes a moment to be gone after its sockets.
-        if self.process.wait(Duration::from_secs(3)).is_err() {
+        let Ok(status) = self.process.wait(Duration::from_secs(3)) else {
             return error;
-        }
+        };
         let log = self.log();
+        let errors = self.directory.path().join(ERRORS);
+        let errors = fs::read_to_string(errors).unwrap_or_default();
         let last = crate::check::first_report(&log)
+            .or_else(|| errors.lines().last())
             .or_else(|| log.lines().last())
             .unwrap_or_default();
-        error.context(format!("the guest went down: {}", last.trim()))
+        error.context(format!(
+            "the guest went down (QEMU: {status}): {}",
+            last.trim()
+        ))
     }
 
     /// A socket of QEMU's that was named `SOCKETS/name` in its arguments.
     pub fn socket(&self, name: &str) -> PathBuf {
-        self._directory.path().join(name)
+        self.directory.path().join(name)
     }
 
     /// The other end of a card that [`Spec::tap`] has made.
@@ -488,6 +504,18 @@ impl Guest {
             .context("the guest has no card of ours")?;
 
         card.lock().map_err(|_| anyhow!("the card has panicked"))
+    }
+
+    /// The same of the balloon of our own.
+    pub fn balloon(&self) -> Result<MutexGuard<'_, Balloon>> {
+        let balloon = self
+            .balloon
+            .as_ref()
+            .context("the guest has no balloon of ours")?;
+
+        balloon
+            .lock()
+            .map_err(|_| anyhow!("the balloon has panicked"))
     }
 
     /// Path of a device of the guest in QEMU's object tree, from its id.

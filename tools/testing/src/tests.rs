@@ -8,8 +8,8 @@ mod balloon_free;
 mod balloon_host;
 mod balloon_limits;
 mod balloon_load;
+mod balloon_own;
 mod balloon_reset;
-mod balloon_told;
 mod bent;
 mod bits;
 mod build;
@@ -274,8 +274,8 @@ pub fn all() -> Vec<Test> {
         balloon_host::tests(),
         balloon_limits::tests(),
         balloon_load::tests(),
+        balloon_own::tests(),
         balloon_reset::tests(),
-        balloon_told::tests(),
         refusals::tests(),
         samples::tests(),
         scripts::tests(),

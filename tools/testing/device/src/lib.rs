@@ -8,9 +8,12 @@
 //!
 //! - [`server`] connects a [`Model`](server::Model) with QEMU; the device's status and resets stay QEMU's.
 //! - [`net`] is a network card, with a [`peer`] at the other end of its cable.
+//! - [`balloon`] is a memory balloon.
 //! - [`script`] says what a device does wrong.
 
+pub mod balloon;
 pub mod net;
 mod peer;
+mod relay;
 pub mod script;
 pub mod server;

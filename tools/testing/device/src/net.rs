@@ -408,7 +408,7 @@ impl Model for Net {
         self.offered
     }
 
-    fn config(&self) -> Vec<u8> {
+    fn config(&mut self) -> Vec<u8> {
         let mut config = self.address.to_vec();
 
         // The link is up.

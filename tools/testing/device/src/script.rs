@@ -53,6 +53,28 @@ pub enum Point {
     StatsSize,
     /// Of which queue they are said to be.
     StatsQueue,
+    /// Whether a list of pages for the balloon is given back: not if 0.
+    InflateUsed,
+    /// Which one is said to be.
+    InflateUsedId,
+    /// Whether a list of pages that leave the balloon is given back: not if 0.
+    DeflateUsed,
+    /// Which one is said to be.
+    DeflateUsedId,
+    /// Whether a report of free pages is given back: not if 0.
+    ReportUsed,
+    /// Which one is said to be.
+    ReportUsedId,
+    /// Whether a hint at free pages is given back: not if 0.
+    HintUsed,
+    /// Which one is said to be.
+    HintUsedId,
+    /// Which buffer of statistics is said to be used.
+    StatisticsUsedId,
+    /// How many pages the balloon wants.
+    Target,
+    /// Which hints it wants.
+    HintId,
 }
 
 impl FromStr for Point {
@@ -70,6 +92,17 @@ impl FromStr for Point {
             "control.status" => Self::ControlStatus,
             "stats.size" => Self::StatsSize,
             "stats.queue" => Self::StatsQueue,
+            "inflate.used" => Self::InflateUsed,
+            "inflate.used-id" => Self::InflateUsedId,
+            "deflate.used" => Self::DeflateUsed,
+            "deflate.used-id" => Self::DeflateUsedId,
+            "report.used" => Self::ReportUsed,
+            "report.used-id" => Self::ReportUsedId,
+            "hint.used" => Self::HintUsed,
+            "hint.used-id" => Self::HintUsedId,
+            "statistics.used-id" => Self::StatisticsUsedId,
+            "config.target" => Self::Target,
+            "config.hint" => Self::HintId,
             _ => match name.strip_prefix("rx.header.") {
                 Some(byte) => Self::RxHeader(byte.parse().context("the number of a byte")?),
                 None => bail!("there is no point {name:?}"),

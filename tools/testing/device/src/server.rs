@@ -2,6 +2,10 @@
 
 //! A device's side of vhost-user.
 
+use crate::relay::{
+    relay,
+    Notifier, //
+};
 use anyhow::{
     Context,
     Result, //
@@ -76,6 +80,11 @@ pub struct Ring<'a> {
 }
 
 impl Ring<'_> {
+    /// Whether a driver has set the queue up.
+    fn is_live(&self) -> bool {
+        self.vring.get_ref().get_queue().ready()
+    }
+
     /// Takes the next chain that the driver has made available. If there is none, the driver kicks when there is.
     pub fn pop(&self) -> Option<Chain> {
         let mut vring = self.vring.get_mut();
@@ -162,7 +171,15 @@ pub trait Model: Send + 'static {
     fn features(&self) -> u64;
 
     /// The configuration space.
-    fn config(&self) -> Vec<u8>;
+    fn config(&mut self) -> Vec<u8>;
+
+    /// The driver has written to the configuration space, which is now this, but for what has changed meanwhile.
+    fn set_config(&mut self, _config: &[u8]) {}
+
+    /// Whether the configuration space has changed since this was last asked, and the driver is to be told.
+    fn config_has_changed(&mut self) -> bool {
+        false
+    }
 
     /// The driver has accepted these features: the device begins anew.
     fn begin(&mut self, features: u64);
@@ -177,6 +194,7 @@ pub trait Model: Send + 'static {
 struct Backend<M> {
     model: Arc<Mutex<M>>,
     memory: Memory,
+    notifier: Notifier,
     timer: Arc<Mutex<TimerFd>>,
     exit: Mutex<Option<(EventConsumer, EventNotifier)>>,
     queues: usize,
@@ -216,7 +234,9 @@ impl<M: Model> VhostUserBackend for Backend<M> {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ
+        VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::BACKEND_REQ
     }
 
     fn set_event_idx(&self, _enabled: bool) {}
@@ -227,6 +247,14 @@ impl<M: Model> VhostUserBackend for Backend<M> {
         (offset..offset.saturating_add(size))
             .map(|at| config.get(at as usize).copied().unwrap_or(0))
             .collect()
+    }
+
+    fn set_config(&self, offset: u32, config: &[u8]) -> io::Result<()> {
+        // QEMU always writes all of it.
+        if offset == 0 {
+            self.model().set_config(config);
+        }
+        Ok(())
     }
 
     fn update_memory(&self, _memory: Memory) -> io::Result<()> {
@@ -260,7 +288,12 @@ impl<M: Model> VhostUserBackend for Backend<M> {
             self.model().kicked(event.into(), &rings);
         } else {
             let _ = lock(&self.timer).wait();
-            self.model().tick(&rings);
+            let mut model = self.model();
+            model.tick(&rings);
+            // QEMU 11.1 dies of this message when no driver is there; one that comes reads the configuration anyway.
+            if rings.iter().any(Ring::is_live) && model.config_has_changed() {
+                self.notifier.config_changed();
+            }
         }
         Ok(())
     }
@@ -274,12 +307,16 @@ pub fn serve<M: Model>(model: M, socket: &Path) -> Result<Arc<Mutex<M>>> {
     let mut timer = TimerFd::new().context("a timer")?;
     timer.reset(TICK, Some(TICK)).context("a timer")?;
     let timer = Arc::new(Mutex::new(timer));
+    let library = socket.with_extension("library");
+    let mut listener =
+        Listener::new(&library, true).with_context(|| format!("{}", library.display()))?;
     let exit = new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)
         .context("an event")?;
 
     let backend = Arc::new(Backend {
         model: model.clone(),
         memory: memory.clone(),
+        notifier: relay(socket, &library)?,
         timer: timer.clone(),
         exit: Mutex::new(Some(exit)),
         queues,
@@ -292,8 +329,6 @@ pub fn serve<M: Model>(model: M, socket: &Path) -> Result<Arc<Mutex<M>>> {
             .register_listener(lock(&timer).as_raw_fd(), EventSet::IN, queues as u64 + 1)
             .context("a timer")?;
     }
-    let mut listener =
-        Listener::new(socket, true).with_context(|| format!("{}", socket.display()))?;
     thread::Builder::new()
         .name("device".to_owned())
         .spawn(move || {

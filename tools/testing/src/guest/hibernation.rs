@@ -6,7 +6,8 @@ use super::{
     agent,
     is_up,
     Guest,
-    Lab, //
+    Lab,
+    ERRORS, //
 };
 use anyhow::{
     Context,
@@ -29,8 +30,8 @@ impl Guest {
             .wait(WRITE * self.slow)
             .context("the guest does not go to its disk")?;
 
-        let errors = self._directory.path().join("stderr");
-        let sockets = self._directory.path();
+        let errors = self.directory.path().join(ERRORS);
+        let sockets = self.directory.path();
         let mut command = self
             .spec
             .clone()

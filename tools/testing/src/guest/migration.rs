@@ -11,7 +11,8 @@ use super::{
     is_up,
     Guest,
     Lab,
-    BOOT, //
+    BOOT,
+    ERRORS, //
 };
 use crate::process::Process;
 use anyhow::{
@@ -42,7 +43,7 @@ impl Guest {
     pub fn migrate(&mut self, lab: &Lab, tap: &str) -> Result<()> {
         let spec = self.spec.incoming(self.process.id(), tap);
         let directory = tempfile::tempdir_in(lab.image.directory())?;
-        let errors = directory.path().join("stderr");
+        let errors = directory.path().join(ERRORS);
         let mut command = spec.driven(&lab.image, &lab.log, directory.path());
         let process = lab.group.spawn(command.stderr(File::create(&errors)?))?;
         let up = || is_up("the destination", &process, &errors);
@@ -80,7 +81,7 @@ impl Guest {
         })?;
         let written = self.sent(|| Ok(()))?;
 
-        let errors = directory.path().join("stderr");
+        let errors = directory.path().join(ERRORS);
         let mut command = spec.driven(&lab.image, &lab.log, directory.path());
         let process = lab.group.spawn(command.stderr(File::create(&errors)?))?;
         let up = || is_up("the destination", &process, &errors);
@@ -126,7 +127,7 @@ impl Guest {
         process: Process,
         qmp: Qmp<Channel>,
     ) -> Result<()> {
-        let errors = directory.path().join("stderr");
+        let errors = directory.path().join(ERRORS);
         let up = || is_up("the destination", &process, &errors);
 
         // The old connection to the agent has ended with what was under way on it.
@@ -135,7 +136,7 @@ impl Guest {
         self.qmp = qmp;
         self.agent = agent;
         drop(mem::replace(&mut self.process, process));
-        self._directory = directory;
+        self.directory = directory;
         Ok(())
     }
 }

@@ -17,7 +17,13 @@ use std::{
         Stdio, //
     },
 };
-use tenon_device::net::Net;
+use tenon_device::{
+    balloon::{
+        self,
+        Balloon, //
+    },
+    net::Net, //
+};
 
 /// Where the devices sit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +109,7 @@ pub struct Spec {
     /// The size of the disk, if there is one.
     disk: Option<u64>,
     card: Option<Card>,
+    balloon: Option<Balloon>,
 }
 
 /// A program that runs beside QEMU.
@@ -165,6 +172,7 @@ impl Spec {
             again: false,
             disk: None,
             card: None,
+            balloon: None,
         }
     }
 
@@ -274,6 +282,17 @@ impl Spec {
     /// The network card of our own, if there is one.
     pub fn own_card(&self) -> Option<&Card> {
         self.card.as_ref()
+    }
+
+    /// Adds a balloon of our own to a PC: see [`Guest::balloon`](super::Guest::balloon).
+    pub fn balloon(mut self, balloon: Balloon) -> Self {
+        self.balloon = Some(balloon);
+        self
+    }
+
+    /// The balloon of our own, if there is one, as it is before there is a guest.
+    pub fn own_balloon(&self) -> Option<&Balloon> {
+        self.balloon.as_ref()
     }
 
     /// Has a program run beside QEMU, which sees the guest's memory (vhost-user). In its arguments and in QEMU's, `SOCKETS` is the
@@ -413,7 +432,7 @@ impl Spec {
             // PCI is off by default, the serial port and the clock are not.
             Machine::Microvm => "microvm,acpi=on,mem-merge=off",
         };
-        if self.shared || self.card.is_some() {
+        if self.shared || self.card.is_some() || self.balloon.is_some() {
             command.arg("-object").arg(format!(
                 "memory-backend-memfd,id=memory,share=on,size={}M",
                 self.memory
@@ -492,6 +511,17 @@ impl Spec {
                 2 * card.pairs + 1
             ));
         }
+        if self.balloon.is_some() {
+            command.arg("-chardev").arg(format!(
+                "socket,id=balloon,path={}",
+                Self::balloon_socket(sockets).display()
+            ));
+            command.arg("-device").arg(format!(
+                "vhost-user-test-device-pci,virtio-id=5,num_vqs={},vq_size=128,config_size={},chardev=balloon",
+                balloon::QUEUES,
+                balloon::CONFIG
+            ));
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
@@ -499,6 +529,11 @@ impl Spec {
     /// Where the card of our own is connected.
     pub fn card_socket(sockets: &Path) -> PathBuf {
         sockets.join("card")
+    }
+
+    /// Where the balloon of our own is.
+    pub fn balloon_socket(sockets: &Path) -> PathBuf {
+        sockets.join("balloon")
     }
 
     /// The command for a guest that a person uses: its console is the terminal.
