@@ -103,7 +103,7 @@ fn sriov(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
         guest.sh(&format!(
             "echo 0 >{device}/sriov_numvfs || exit; kill $(cat /run/ping); true"
         ))?;
-        let left = guest.sh("ls /sys/class/net | grep -v -x lo")?;
+        let left = guest.sh("ls -d /sys/class/net/*/device | cut -d / -f 5")?;
         ensure!(left == of_physical, "left are {left:?}");
         moves(guest, lab, &of_physical, 0, true)?;
     }

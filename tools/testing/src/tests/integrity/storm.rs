@@ -35,7 +35,7 @@ const LOOPS: [(&str, &str); 7] = [
     ),
     (
         "modules",
-        "while modprobe dummy && rmmod dummy; do echo; done",
+        "while modprobe virtio_balloon && rmmod virtio_balloon; do echo; done",
     ),
     // A CPU that goes meanwhile makes the kernel take the scheduler away.
     (
