@@ -36,6 +36,11 @@ __rust_helper void rust_helper___netif_tx_lock(struct netdev_queue *txq, int cpu
 	__netif_tx_lock(txq, cpu);
 }
 
+__rust_helper bool rust_helper___netif_tx_trylock(struct netdev_queue *txq)
+{
+	return __netif_tx_trylock(txq);
+}
+
 __rust_helper void rust_helper___netif_tx_unlock(struct netdev_queue *txq)
 {
 	__netif_tx_unlock(txq);

@@ -337,17 +337,25 @@ impl Transmit for Sender {
             return Progress::Done(0);
         };
 
-        vq.disable_cb();
+        // Netpoll has no poll follow, which would turn the interrupt on again, and a queue that is stopped waits for it.
+        let is_netpoll = cx.budget() == 0;
+        if !is_netpoll {
+            vq.disable_cb();
+        }
         Self::reclaim(&mut self.stats, self.format, &mut vq, queue, |skb| {
             skb.consume(cx)
         });
-        let progress = Self::send_frames(&mut self.stats, self.enough, &mut vq, queue, cx);
+        let progress = if is_netpoll {
+            Progress::Done(0)
+        } else {
+            Self::send_frames(&mut self.stats, self.enough, &mut vq, queue, cx)
+        };
         if vq.num_free() >= self.enough && queue.wake() {
             self.stats.add(counter::WAKES, 1);
         }
         match progress {
             // Freeing what was sent can wait until there is more of it.
-            Progress::Done(_) if cx.budget() > 0 && !vq.enable_cb_delayed() => {
+            Progress::Done(_) if !is_netpoll && !vq.enable_cb_delayed() => {
                 vq.disable_cb();
                 Progress::Again
             }

@@ -81,7 +81,8 @@ pub trait Transmit: Send + Sized + 'static {
     /// Reclaims what the device has sent, and wakes the queue. In the poll of the queue's NAPI instance.
     ///
     /// When there is nothing left to do it turns the device's interrupt on as well, so that the lock is taken once: with
-    /// [`Progress::Done`] it is on, unless the budget is 0.
+    /// [`Progress::Done`] it is on. With a budget of 0 it leaves the interrupt as it is: it is netpoll that asks, no poll need
+    /// follow, and one that is due turns it on by itself.
     fn complete(&mut self, queue: &TxQueue<'_, Self::Device>, cx: &Context<'_>) -> Progress;
 
     /// Turns the device's interrupt off.
@@ -238,16 +239,34 @@ impl<D: Operations> Of<D> {
     }
 
     /// Calls `f` with the lock of the queue held. Softirqs are off.
+    #[inline]
     fn with_lock<R>(&self, f: impl FnOnce(&mut D::Transmit, &TxQueue<'_, D>) -> R) -> Option<R> {
+        self.with_lock_if(false, f)
+    }
+
+    /// The same, but for a lock that is held by others if it is only to be tried.
+    #[inline(always)]
+    fn with_lock_if<R>(
+        &self,
+        try_only: bool,
+        f: impl FnOnce(&mut D::Transmit, &TxQueue<'_, D>) -> R,
+    ) -> Option<R> {
         // SAFETY: By the type invariant.
         let dev = unsafe { self.dev.as_ref() };
         let side = dev.side(self.index)?;
         let txq = dev.txq(self.index);
 
-        // CAST: A CPU number is small.
-        let cpu = CpuId::current().as_u32() as c_int;
-        // SAFETY: `txq` is valid; the poll runs with softirqs off.
-        unsafe { bindings::__netif_tx_lock(txq.as_ptr(), cpu) };
+        if try_only {
+            // SAFETY: `txq` is valid; softirqs are off.
+            if !unsafe { bindings::__netif_tx_trylock(txq.as_ptr()) } {
+                return None;
+            }
+        } else {
+            // CAST: A CPU number is small.
+            let cpu = CpuId::current().as_u32() as c_int;
+            // SAFETY: `txq` is valid; softirqs are off.
+            unsafe { bindings::__netif_tx_lock(txq.as_ptr(), cpu) };
+        }
 
         // INVARIANT: The lock has just been taken.
         let queue = TxQueue {
@@ -355,8 +374,11 @@ impl<D: Operations> Handler for Reclaim<D> {
     type Shared = Of<D>;
 
     fn poll(&mut self, shared: &Of<D>, cx: &mut Context<'_>) -> Progress {
+        // Netpoll may have interrupted who holds the lock.
+        let is_netpoll = cx.budget() == 0;
+
         shared
-            .with_lock(|state, queue| state.complete(queue, cx))
+            .with_lock_if(is_netpoll, |state, queue| state.complete(queue, cx))
             .unwrap_or(Progress::Done(0))
     }
 

@@ -26,6 +26,7 @@ pub mod integrity;
 mod memory;
 mod migration;
 pub mod net;
+mod netpoll;
 mod offload;
 mod plug;
 mod qstats;
@@ -252,6 +253,7 @@ pub fn all() -> Vec<Test> {
         integrity::tests(),
         integrity::uplink::tests(),
         net::tests(),
+        netpoll::tests(),
         control::tests(),
         offload::tests(),
         bits::tests(),

@@ -37,6 +37,7 @@ const LIBRARIES: &[&str] = &["lib/x86_64-linux-gnu/libgcc_s.so.1"];
 const STOCK: &[&str] = &[
     "8021q",
     "dummy",
+    "netconsole",
     "pktgen",
     "virtio_balloon",
     "virtio_blk",

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages of the kernel that leave by the card (netpoll): with interrupts off, from whatever they have interrupted, and though the
+//! transmit ring is full, which netpoll then has emptied by itself.
+
+use super::{
+    net::{
+        ping,
+        C,
+        IP,
+        MODERN,
+        RUST, //
+    },
+    offload::{
+        up,
+        MOVE, //
+    },
+    Driver,
+    Test, //
+};
+use crate::{
+    guest::{
+        Guest,
+        Lab,
+        Spec, //
+    },
+    process::Process, //
+};
+use anyhow::{
+    ensure,
+    Result, //
+};
+use std::{
+    collections::BTreeSet,
+    fs::{
+        self,
+        File, //
+    },
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+/// How many messages there are with nothing else to send, and with much.
+const QUIET: usize = 100;
+const BUSY: usize = 100;
+
+/// The card looks into its ring every 50 ms, so that it is full nearly all the time when there is much to send.
+const SLOW: &str = "tx=timer,x-txtimer=50000000";
+
+const TARGET: &str = "/sys/kernel/config/netconsole/tenon";
+
+/// Has `netpoll_poll_dev` counted, which has drivers empty their rings.
+const PROBE: &str = "cd /sys/kernel/tracing && echo p:polled netpoll_poll_dev >kprobe_events && \
+                     echo 1 >events/kprobes/polled/enable";
+const POLLED: &str = "awk '$1 == \"polled\" { print $2 }' /sys/kernel/tracing/kprobe_profile";
+
+pub fn tests() -> Vec<Test> {
+    [RUST, C]
+        .into_iter()
+        .map(|driver| {
+            Test::guest(
+                format!("net/{}/netpoll", driver.module),
+                120,
+                Spec::q35().tap(1, &format!("{MODERN},{SLOW}")),
+                move |guest, lab| netpoll(guest, lab, driver),
+            )
+        })
+        .collect()
+}
+
+/// The messages that arrive.
+struct Messages {
+    file: PathBuf,
+    _process: Process,
+}
+
+impl Messages {
+    fn new(guest: &Guest, lab: &Lab) -> Result<Self> {
+        let file = lab.log.with_extension("messages");
+        let mut command = guest.outside().command();
+        command
+            .args(["tcpdump", "-Z", "root", "-n", "-l", "-A", "-i", "tap0"])
+            .arg("udp port 6666")
+            .stdin(Stdio::null())
+            .stdout(File::create(&file)?)
+            .stderr(Stdio::null());
+        let process = lab.group.spawn(&mut command)?;
+
+        Ok(Messages {
+            file,
+            _process: process,
+        })
+    }
+
+    /// How many different ones of this name there are.
+    fn count(&self, name: &str) -> Result<usize> {
+        let text = String::from_utf8_lossy(&fs::read(&self.file)?).into_owned();
+        let numbers: BTreeSet<_> = text
+            .split(&format!("tenon-{name}-"))
+            .skip(1)
+            .filter_map(|rest| rest.split('.').next())
+            .map(str::to_owned)
+            .collect();
+
+        Ok(numbers.len())
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        // It is only missing if somebody else has removed it.
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// Has the kernel print messages with numbers, each of which a dot ends.
+fn print(guest: &mut Guest, name: &str, count: usize) -> Result<()> {
+    guest
+        .sh_for(
+            MOVE,
+            &format!("for i in $(seq {count}); do echo tenon-{name}-$i. >/dev/kmsg; done"),
+        )
+        .map(drop)
+}
+
+fn netpoll(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
+    up(guest, driver)?;
+    let messages = Messages::new(guest, lab)?;
+    guest.modprobe("netconsole")?;
+    guest.modprobe("pktgen")?;
+    guest.sh(&format!(
+        "mount -t configfs none /sys/kernel/config && mkdir {TARGET} && cd {TARGET} && echo eth0 >dev_name && \
+         echo 10.0.2.15 >local_ip && echo 10.0.2.2 >remote_ip && echo 6666 >remote_port && \
+         {IP} neighbour show 10.0.2.2 | sed -n 's/.*lladdr \\([^ ]*\\).*/\\1/p' >remote_mac && echo 1 >enabled"
+    ))?;
+
+    print(guest, "quiet", QUIET)?;
+    guest.wait_for("all messages", Duration::from_secs(20), |_| {
+        Ok((messages.count("quiet")? == QUIET).then_some(()))
+    })?;
+
+    guest.sh(PROBE)?;
+    guest.sh(
+        "cd /proc/net/pktgen && echo 'add_device eth0' >kpktgend_1 && \
+         for set in 'count 0' 'pkt_size 1000' 'dst 10.0.2.2'; do echo \"$set\" >eth0; done && \
+         (echo start >pgctrl) >/dev/null 2>&1 </dev/null & sleep 1",
+    )?;
+    print(guest, "busy", BUSY)?;
+    guest.sh("echo stop >/proc/net/pktgen/pgctrl")?;
+    let polled = guest.number(POLLED)?;
+    ensure!(polled > 0, "no message met a ring that was busy");
+    // What cannot be sent at once is sent later, up to a limit.
+    guest.wait_for("most messages", Duration::from_secs(20), |_| {
+        Ok((messages.count("busy")? > BUSY / 2).then_some(()))
+    })?;
+    println!(
+        "netpoll looked after the card {polled} times, {} of {BUSY} messages arrived",
+        messages.count("busy")?
+    );
+    ping(guest, 5)?;
+
+    // The driver goes before those that print by it.
+    driver.unload(guest)?;
+    guest.sh(&format!(
+        "test $(cat {TARGET}/enabled) = 0 && rmdir {TARGET}"
+    ))?;
+    up(guest, driver)
+}
