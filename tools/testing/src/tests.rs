@@ -26,9 +26,9 @@ pub mod integrity;
 mod memory;
 mod migration;
 pub mod net;
-mod netpoll;
 mod offload;
 mod plug;
+mod polling;
 mod qstats;
 mod queues;
 mod refusals;
@@ -253,7 +253,7 @@ pub fn all() -> Vec<Test> {
         integrity::tests(),
         integrity::uplink::tests(),
         net::tests(),
-        netpoll::tests(),
+        polling::tests(),
         control::tests(),
         offload::tests(),
         bits::tests(),

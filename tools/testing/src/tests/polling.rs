@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Messages of the kernel that leave by the card (netpoll): with interrupts off, from whatever they have interrupted, and though the
-//! transmit ring is full, which netpoll then has emptied by itself.
+//! Polls that do not come the usual way: of netpoll, with interrupts off and a budget of 0, as for messages of the kernel that leave by
+//! the card; of sockets that wait for data (busy polling); in threads; and by a timer in place of an interrupt.
 
 use super::{
     net::{
         ping,
+        transfer,
         C,
         IP,
         MODERN,
@@ -48,6 +49,9 @@ const BUSY: usize = 100;
 /// The card looks into its ring every 50 ms, so that it is full nearly all the time when there is much to send.
 const SLOW: &str = "tx=timer,x-txtimer=50000000";
 
+/// How much data the other tests move each way.
+const DATA: u64 = 4 << 20;
+
 const TARGET: &str = "/sys/kernel/config/netconsole/tenon";
 
 /// Has `netpoll_poll_dev` counted, which has drivers empty their rings.
@@ -56,17 +60,36 @@ const PROBE: &str = "cd /sys/kernel/tracing && echo p:polled netpoll_poll_dev >k
 const POLLED: &str = "awk '$1 == \"polled\" { print $2 }' /sys/kernel/tracing/kprobe_profile";
 
 pub fn tests() -> Vec<Test> {
-    [RUST, C]
-        .into_iter()
-        .map(|driver| {
-            Test::guest(
-                format!("net/{}/netpoll", driver.module),
+    let mut tests = Vec::new();
+
+    for driver in [RUST, C] {
+        let name = |subject: &str| format!("net/{}/polling/{subject}", driver.module);
+
+        tests.push(Test::guest(
+            name("netpoll"),
+            120,
+            Spec::q35().tap(1, &format!("{MODERN},{SLOW}")),
+            move |guest, lab| netpoll(guest, lab, driver),
+        ));
+        for (subject, body) in [
+            ("busy", busy as fn(&mut Guest, &Lab) -> Result<()>),
+            ("threads", threads),
+            ("timer", timer),
+        ] {
+            tests.push(Test::guest(
+                name(subject),
                 120,
-                Spec::q35().tap(1, &format!("{MODERN},{SLOW}")),
-                move |guest, lab| netpoll(guest, lab, driver),
-            )
-        })
-        .collect()
+                Spec::q35().network(MODERN),
+                move |guest, lab| {
+                    up(guest, driver)?;
+                    body(guest, lab)?;
+                    ping(guest, 3)?;
+                    driver.unload(guest)
+                },
+            ));
+        }
+    }
+    tests
 }
 
 /// The messages that arrive.
@@ -166,4 +189,66 @@ fn netpoll(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
         "test $(cat {TARGET}/enabled) = 0 && rmdir {TARGET}"
     ))?;
     up(guest, driver)
+}
+
+/// A socket that waits for data polls the card itself.
+fn busy(guest: &mut Guest, lab: &Lab) -> Result<()> {
+    const WAIT: &str = "/proc/sys/net/core/busy_read";
+    const POLLED: &str = "awk '$1 == \"TcpExt:\" { if (n) print $n; else for (i = 2; i <= NF; i++) if ($i == \"BusyPollRxPackets\") n = i }' \
+                          /proc/net/netstat";
+
+    transfer(guest, lab, DATA)?;
+    ensure!(guest.number(POLLED)? == 0);
+    guest.sh(&format!("echo 1000 >{WAIT}"))?;
+    transfer(guest, lab, DATA)?;
+    let polled = guest.number(POLLED)?;
+    ensure!(polled > 0, "no socket has polled");
+
+    guest.sh(&format!("echo 0 >{WAIT}"))?;
+    transfer(guest, lab, DATA)?;
+    ensure!(guest.number(POLLED)? == polled);
+    Ok(())
+}
+
+/// A thread for each queue polls it.
+fn threads(guest: &mut Guest, lab: &Lab) -> Result<()> {
+    const THREADED: &str = "/sys/class/net/eth0/threaded";
+    const RUNS: &str = "for status in $(grep -l '^Name:.napi/eth0-' /proc/[0-9]*/status); do \
+                        sed -n 's/^voluntary_ctxt_switches:.//p' $status; done | awk '{ n += $1 } END { print n + 0 }'";
+
+    transfer(guest, lab, DATA)?;
+    guest.sh(&format!("echo 1 >{THREADED}"))?;
+    let before = guest.number(RUNS)?;
+    transfer(guest, lab, DATA)?;
+    let runs = guest.number(RUNS)? - before;
+    ensure!(runs > 10, "the threads have run {runs} times");
+
+    guest.sh(&format!("echo 0 >{THREADED}"))?;
+    transfer(guest, lab, DATA)
+}
+
+/// While packets come a timer has the queue polled, and no interrupt.
+fn timer(guest: &mut Guest, lab: &Lab) -> Result<()> {
+    const INTERRUPTS: &str =
+        "awk '/virtio[0-9]*-input/ { n += $2 + $3 } END { print n }' /proc/interrupts";
+    let interrupts = |guest: &mut Guest| -> Result<u64> {
+        let before = guest.number(INTERRUPTS)?;
+        transfer(guest, lab, DATA)?;
+        Ok(guest.number(INTERRUPTS)? - before)
+    };
+
+    let usually = interrupts(guest)?;
+    guest.sh("cd /sys/class/net/eth0 && echo 20 >napi_defer_hard_irqs && echo 2000000 >gro_flush_timeout")?;
+    let deferred = interrupts(guest)?;
+    ensure!(
+        deferred < usually / 2,
+        "{usually} interrupts, and {deferred} with a timer"
+    );
+
+    guest.sh(
+        "cd /sys/class/net/eth0 && echo 0 >napi_defer_hard_irqs && echo 0 >gro_flush_timeout",
+    )?;
+    let usually = interrupts(guest)?;
+    ensure!(usually > deferred * 2, "{usually} interrupts without it");
+    Ok(())
 }
