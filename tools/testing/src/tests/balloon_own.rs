@@ -11,7 +11,8 @@ use super::{
         vmstat,
         C,
         RESIZE,
-        RUST, //
+        RUST,
+        SLACK, //
     },
     memory::{
         available,
@@ -242,7 +243,9 @@ fn hint(guest: &mut Guest, driver: Driver) -> Result<()> {
             Ok((!balloon.is_hinting && balloon.hinted > 100 * MIB).then_some(()))
         })?;
         guest.balloon()?.end_hints();
-        ensure_available(guest, "hinted at", available)?;
+        guest.wait_for("what was hinted at", RESIZE, |guest| {
+            Ok((self::available(guest)? + SLACK > available).then_some(()))
+        })?;
     }
     resize(guest, 0)?;
     driver.unload(guest)?;
