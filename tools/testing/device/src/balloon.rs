@@ -50,6 +50,9 @@ const OFFERED: [u32; 5] = [
 /// How many queues there are if the driver knows them all.
 pub const QUEUES: usize = 5;
 
+/// Where pages leave the balloon. A page may be free as soon as it is in this queue, so that comes before what is said of free pages.
+const DEFLATE: usize = 1;
+
 /// How long the configuration space is.
 pub const CONFIG: usize = 16;
 
@@ -386,9 +389,8 @@ impl Model for Balloon {
         let Some(role) = self.role(queue) else {
             return;
         };
-        let ring = &rings[queue];
 
-        while let Some(chain) = ring.pop() {
+        while let Some(chain) = rings[queue].pop() {
             let (used, id) = match role {
                 Role::Inflate => {
                     for page in numbers(&chain) {
@@ -407,15 +409,17 @@ impl Model for Balloon {
                     continue;
                 }
                 Role::Hint => {
+                    self.kicked(DEFLATE, rings);
                     self.take_hint(&chain);
                     (Point::HintUsed, Point::HintUsedId)
                 }
                 Role::Report => {
+                    self.kicked(DEFLATE, rings);
                     self.take_report(&chain);
                     (Point::ReportUsed, Point::ReportUsedId)
                 }
             };
-            self.give_back(ring, chain.head_index(), used, id);
+            self.give_back(&rings[queue], chain.head_index(), used, id);
         }
     }
 
