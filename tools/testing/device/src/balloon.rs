@@ -97,7 +97,7 @@ pub struct Balloon {
     /// What the driver says of the size of the balloon.
     pub actual: u32,
     /// What it says that free pages are filled with.
-    pub poison: u32,
+    poison: u32,
     /// The pages in the balloon, by their numbers.
     pub pages: BTreeSet<u32>,
     /// The last statistics, by their tags (5.5.6.4).
@@ -110,8 +110,6 @@ pub struct Balloon {
     pub hinted: u64,
     /// Whether the driver is hinting at pages, for the last that were asked for.
     pub is_hinting: bool,
-    /// How often a driver has begun.
-    pub begins: u32,
     /// What the driver has done that none may, the first of it.
     pub faults: Vec<String>,
     /// What the balloon does wrong.
@@ -139,7 +137,6 @@ impl Default for Balloon {
             reported: 0,
             hinted: 0,
             is_hinting: false,
-            begins: 0,
             faults: Vec::new(),
             script: Script::default(),
         }
@@ -153,14 +150,8 @@ impl Balloon {
         self
     }
 
-    /// The same without a feature.
-    pub fn without(mut self, feature: u32) -> Self {
-        self.offered &= !(1 << feature);
-        self
-    }
-
     /// Whether the driver has accepted a feature.
-    pub fn has(&self, feature: u32) -> bool {
+    fn has(&self, feature: u32) -> bool {
         self.negotiated & (1 << feature) != 0
     }
 
@@ -379,7 +370,6 @@ impl Model for Balloon {
 
     fn begin(&mut self, features: u64) {
         self.negotiated = features;
-        self.begins += 1;
         self.pages.clear();
         self.kept = None;
         self.is_hinting = false;
