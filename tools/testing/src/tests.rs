@@ -13,6 +13,7 @@ mod balloon_reset;
 mod bent;
 mod bits;
 mod build;
+mod capture;
 mod card;
 mod control;
 pub mod debian;

@@ -3,6 +3,7 @@
 //! Live migration of a guest with a network card. The C driver passes the same tests.
 
 use super::{
+    capture::Capture,
     net::{
         counter,
         ping,
@@ -18,27 +19,16 @@ use super::{
     Driver,
     Test, //
 };
-use crate::{
-    guest::{
-        Guest,
-        Lab,
-        Spec, //
-    },
-    process::Process, //
+use crate::guest::{
+    Guest,
+    Lab,
+    Spec, //
 };
 use anyhow::{
     ensure,
     Result, //
 };
-use std::{
-    fs::{
-        self,
-        File, //
-    },
-    path::PathBuf,
-    process::Stdio,
-    time::Duration, //
-};
+use std::time::Duration;
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
@@ -74,52 +64,19 @@ pub fn bridge(guest: &Guest) -> Result<()> {
         .map(drop)
 }
 
-/// What comes from a port of the switch and says where an address is.
-pub struct Capture {
-    file: PathBuf,
-    _process: Process,
-}
+/// How many announcements of its address the guest has made, and how many QEMU in its place.
+fn announcements(capture: &Capture) -> Result<(usize, usize)> {
+    let text = capture.text()?;
+    let lines = |patterns: &[&str]| {
+        text.lines()
+            .filter(|line| patterns.iter().any(|pattern| line.contains(pattern)))
+            .count()
+    };
 
-impl Capture {
-    /// Begins.
-    pub fn new(guest: &Guest, lab: &Lab, port: &str) -> Result<Self> {
-        let file = lab.log.with_extension(format!("{port}.arp"));
-        let mut command = guest.outside().command();
-        command
-            .args(["tcpdump", "-Z", "root", "-n", "-l", "-Q", "in", "-i", port])
-            .arg("arp or rarp")
-            .stdin(Stdio::null())
-            .stdout(File::create(&file)?)
-            .stderr(Stdio::null());
-        let process = lab.group.spawn(&mut command)?;
-
-        Ok(Capture {
-            file,
-            _process: process,
-        })
-    }
-
-    /// How many announcements of its address the guest has made, and how many QEMU in its place.
-    pub fn count(&self) -> Result<(usize, usize)> {
-        let text = fs::read_to_string(&self.file)?;
-        let lines = |patterns: &[&str]| {
-            text.lines()
-                .filter(|line| patterns.iter().any(|pattern| line.contains(pattern)))
-                .count()
-        };
-
-        Ok((
-            lines(&["who-has 10.0.2.15 tell 10.0.2.15", "Announcement 10.0.2.15"]),
-            lines(&["Reverse Request"]),
-        ))
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        // It is only missing if somebody else has removed it.
-        let _ = fs::remove_file(&self.file);
-    }
+    Ok((
+        lines(&["who-has 10.0.2.15 tell 10.0.2.15", "Announcement 10.0.2.15"]),
+        lines(&["Reverse Request"]),
+    ))
 }
 
 /// A TCP connection of the guest to the host, which sends back what it gets.
@@ -182,14 +139,14 @@ fn migration(guest: &mut Guest, lab: &Lab, driver: Driver, announced: bool) -> R
     stream.flows(guest)?;
 
     for port in ["tap1", "tap0"] {
-        let capture = Capture::new(guest, lab, port)?;
+        let capture = Capture::new(guest, lab, port, &["-Q", "in", "arp or rarp"])?;
         guest.migrate(lab, port)?;
         guest.wait_for("announcements", Duration::from_secs(10), |_| {
-            let (by_guest, by_qemu) = capture.count()?;
+            let (by_guest, by_qemu) = announcements(&capture)?;
             // QEMU's own come five times, the guest's until it says that it has made them.
             Ok((by_qemu >= 4 && (by_guest > 0) >= announced).then_some(()))
         })?;
-        let (by_guest, _) = capture.count()?;
+        let (by_guest, _) = announcements(&capture)?;
         ensure!(
             announced == (by_guest > 0),
             "{by_guest} announcements by the guest"

@@ -4,6 +4,7 @@
 //! the card; of sockets that wait for data (busy polling); in threads; and by a timer in place of an interrupt.
 
 use super::{
+    capture::Capture,
     net::{
         ping,
         transfer,
@@ -19,13 +20,10 @@ use super::{
     Driver,
     Test, //
 };
-use crate::{
-    guest::{
-        Guest,
-        Lab,
-        Spec, //
-    },
-    process::Process, //
+use crate::guest::{
+    Guest,
+    Lab,
+    Spec, //
 };
 use anyhow::{
     ensure,
@@ -33,13 +31,7 @@ use anyhow::{
 };
 use std::{
     collections::BTreeSet,
-    fs::{
-        self,
-        File, //
-    },
-    path::PathBuf,
-    process::Stdio,
-    time::Duration,
+    time::Duration, //
 };
 
 /// How many messages there are with nothing else to send, and with much.
@@ -92,49 +84,16 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// The messages that arrive.
-struct Messages {
-    file: PathBuf,
-    _process: Process,
-}
+/// How many different messages of this name have arrived.
+fn arrived(capture: &Capture, name: &str) -> Result<usize> {
+    let text = capture.text()?;
+    let numbers: BTreeSet<_> = text
+        .split(&format!("tenon-{name}-"))
+        .skip(1)
+        .filter_map(|rest| rest.split('.').next())
+        .collect();
 
-impl Messages {
-    fn new(guest: &Guest, lab: &Lab) -> Result<Self> {
-        let file = lab.log.with_extension("messages");
-        let mut command = guest.outside().command();
-        command
-            .args(["tcpdump", "-Z", "root", "-n", "-l", "-A", "-i", "tap0"])
-            .arg("udp port 6666")
-            .stdin(Stdio::null())
-            .stdout(File::create(&file)?)
-            .stderr(Stdio::null());
-        let process = lab.group.spawn(&mut command)?;
-
-        Ok(Messages {
-            file,
-            _process: process,
-        })
-    }
-
-    /// How many different ones of this name there are.
-    fn count(&self, name: &str) -> Result<usize> {
-        let text = String::from_utf8_lossy(&fs::read(&self.file)?).into_owned();
-        let numbers: BTreeSet<_> = text
-            .split(&format!("tenon-{name}-"))
-            .skip(1)
-            .filter_map(|rest| rest.split('.').next())
-            .map(str::to_owned)
-            .collect();
-
-        Ok(numbers.len())
-    }
-}
-
-impl Drop for Messages {
-    fn drop(&mut self) {
-        // It is only missing if somebody else has removed it.
-        let _ = fs::remove_file(&self.file);
-    }
+    Ok(numbers.len())
 }
 
 /// Has the kernel print messages with numbers, each of which a dot ends.
@@ -149,7 +108,7 @@ fn print(guest: &mut Guest, name: &str, count: usize) -> Result<()> {
 
 fn netpoll(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
     up(guest, driver)?;
-    let messages = Messages::new(guest, lab)?;
+    let capture = Capture::new(guest, lab, "tap0", &["-A", "udp port 6666"])?;
     guest.modprobe("netconsole")?;
     guest.modprobe("pktgen")?;
     guest.sh(&format!(
@@ -160,7 +119,7 @@ fn netpoll(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
 
     print(guest, "quiet", QUIET)?;
     guest.wait_for("all messages", Duration::from_secs(20), |_| {
-        Ok((messages.count("quiet")? == QUIET).then_some(()))
+        Ok((arrived(&capture, "quiet")? == QUIET).then_some(()))
     })?;
 
     guest.sh(PROBE)?;
@@ -175,11 +134,11 @@ fn netpoll(guest: &mut Guest, lab: &Lab, driver: Driver) -> Result<()> {
     ensure!(polled > 0, "no message met a ring that was busy");
     // What cannot be sent at once is sent later, up to a limit.
     guest.wait_for("most messages", Duration::from_secs(20), |_| {
-        Ok((messages.count("busy")? > BUSY / 2).then_some(()))
+        Ok((arrived(&capture, "busy")? > BUSY / 2).then_some(()))
     })?;
     println!(
         "netpoll looked after the card {polled} times, {} of {BUSY} messages arrived",
-        messages.count("busy")?
+        arrived(&capture, "busy")?
     );
     ping(guest, 5)?;
 
