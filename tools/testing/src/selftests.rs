@@ -110,6 +110,9 @@ const PEER_LIMIT: Duration = Duration::from_secs(20);
 /// Where the tests are in the guest, below its second root directory.
 const TESTS_AT: &str = "/selftests/tools/testing/selftests";
 
+/// Stands in for `bpftrace`.
+const BPFTRACE: &str = include_str!("selftests/bpftrace.sh");
+
 /// Runs something in there.
 const TOOLS: &str = "chroot /tree /usr/bin/env -i PATH=/usr/sbin:/usr/bin";
 
@@ -349,18 +352,21 @@ fn enter(guest: &mut Guest, release: &str) -> Result<()> {
 
 /// Puts the name of the driver into the tests that name the C driver. Has them wait longer, keep packets longer to merge them, be content
 /// with fewer packets a second, and read the number of channels from what Debian's `ethtool` can print. One in `hw` cannot be executed
-/// as it is.
+/// as it is, and what one wants of `bpftrace` a script does.
 fn adapt(guest: &mut Guest, driver: Driver) -> Result<()> {
     guest
         .sh_for(
             SETUP,
             &format!(
-                "cd /tree{TESTS_AT} && chmod +x drivers/net/hw/*.py && sed -i 's/\\<{}\\>/{}/g' drivers/net/virtio_net/*.sh && \
+                "cat >/tree/usr/bin/bpftrace <<'EOF'\n{BPFTRACE}EOF\n\
+                 chmod +x /tree/usr/bin/bpftrace && \
+                 cd /tree{TESTS_AT} && chmod +x drivers/net/hw/*.py && sed -i 's/\\<{}\\>/{}/g' drivers/net/virtio_net/*.sh && \
                  find . -name '*.py' -exec sed -E -i -e 's/(timeout|deadline|ksft_wait)=[0-9]+/\\1={STEP}/' \
+                 -e 's/^(BPFTRACE_TIMEOUT: int =) 10/\\1 60/' -e 's/timeout \\+= 20/timeout += {STEP}/' \
                  -e 's/poll_ntf\\(duration=0.2\\)/poll_ntf(duration=10)/' -e 's/-T 2 /-T 10 /' -e 's/-W0\\.5/-W10/' \
                  -e 's/-n 100 .ip_args. -r 1 -R/-L 10 &/' -e 's/-L 1 -n/-L 10 -n/' -e 's/< 4000:/< 100:/' \
                  -e 's/flush_path, .200000./flush_path, \"20000000\"/' \
-                 -e 's/(ethtool\\(f.-l [^,]*), json=True\\)\\[0\\].get\\(.combined., 0\\)/int(\\1).stdout.split()[-1])/' {{}} +",
+                 -e 's/(ethtool\\(f.-l [^,]*), json=True\\)\\[0\\]/dict(combined=int(\\1).stdout.split()[-1]))/' {{}} +",
                 C.module, driver.module
             ),
         )
