@@ -70,7 +70,7 @@ fn mutants(bench: &Bench) -> Result<Findings> {
                 "live_patch",
             ],
         )?;
-        storm.rage(SECONDS, |_| Ok(()))?;
+        storm.rage(SECONDS, bench.lab.slow, |_| Ok(()))?;
         let scans = storm.end()?.get("scans")?;
         let found = count(&mut guest, "findings")?;
         bench.progress(&format!("{name}: {found} false alarms in {scans} scans"));

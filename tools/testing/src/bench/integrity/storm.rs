@@ -43,7 +43,7 @@ fn long(bench: &Bench) -> Result<Findings> {
     // Views do not come and go: each scan is of all. Scans have half of the machine, or there would be a third of them.
     let mut storm = Storm::begin(&mut guest, -10, &["parameters"])?;
     let start = Instant::now();
-    storm.rage(storm::seconds(SECONDS), |guest| {
+    storm.rage(storm::seconds(SECONDS), bench.lab.slow, |guest| {
         let mut number = |name| count(guest, name);
         bench.progress(&format!(
             "{} scans, {} clean, {} truncated, {} findings, {} tasks met while they exited, {} cleared",
