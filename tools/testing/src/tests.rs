@@ -227,14 +227,6 @@ impl Test {
 /// The modules of the kernel that tests are run with as well as with ours.
 const STOCK: [&str; 3] = ["virtio_net", "virtio_balloon", "virtio_rng"];
 
-/// Beginnings of the names of tests that have not passed on the sanitizer kernel yet as they are now: each is to go from here.
-const UNTRIED: [&str; 4] = [
-    "balloon/virtio_balloon_rust/bent/silent",
-    "integrity/storm",
-    "net/virtio_net_rust/xdp/negotiated",
-    "net/virtio_net_rust/xsk/bind",
-];
-
 /// All tests, in the order in which they are started.
 pub fn all() -> Vec<Test> {
     let mut tests: Vec<_> = [
@@ -284,9 +276,6 @@ pub fn all() -> Vec<Test> {
     for test in &mut tests {
         if test.name.split('/').any(|part| STOCK.contains(&part)) {
             test.stock_only = Some("it shows that the test asks for nothing unusual");
-        }
-        if UNTRIED.iter().any(|name| test.name.starts_with(name)) {
-            test.stock_only = Some("it has not been tried there as it is now");
         }
     }
     tests
