@@ -18,10 +18,7 @@ use guest::{
     hw_random,
     virtio::{
         self,
-        buffer::{
-            Message,
-            Used, //
-        },
+        buffer::Message,
         Callback,
         Features,
         Interrupt,
@@ -140,11 +137,14 @@ impl Source {
         let mut queue = self.queue.lock_bh().ok_or(ENODEV)?;
 
         match queue.get_buf() {
-            Some(Used { len: 0, .. }) => Err(EIO),
-            Some(Used { buffer, len }) => Ok(Some(Left {
-                buffer,
-                bytes: 0..len as usize,
-            })),
+            Some(used) if used.written() == 0 => Err(EIO),
+            Some(used) => {
+                let (buffer, len) = used.into_parts();
+                Ok(Some(Left {
+                    buffer,
+                    bytes: 0..len as usize,
+                }))
+            }
             None if queue.is_broken() => Err(EIO),
             None => Ok(None),
         }

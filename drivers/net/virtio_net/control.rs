@@ -256,7 +256,8 @@ impl Control {
         let start = Instant::<Monotonic>::now();
         loop {
             self.awaited.xchg(1, Full);
-            if let Some(Used { buffer, len }) = self.answer()? {
+            if let Some(used) = self.answer()? {
+                let (buffer, len) = used.into_parts();
                 let mut reply = buffer.into_reply();
                 if reply.first() != Some(&OK) {
                     return Err(EINVAL);

@@ -102,6 +102,12 @@ impl Format {
         }
     }
 
+    /// Returns whether there is a place for a hash.
+    #[inline]
+    pub(crate) const fn has_hash(self) -> bool {
+        matches!(self.layout, Layout::Hash | Layout::Tunnel)
+    }
+
     /// Returns the length of a header.
     pub(crate) const fn len(&self) -> usize {
         match self.layout {
@@ -409,10 +415,11 @@ impl Header {
             return Err(Fault::NotNegotiated);
         }
 
-        let buffers = if rules.mergeable { self.num_buffers } else { 1 };
-        if buffers == 0 || buffers > rules.max_buffers {
-            return Err(Fault::Buffers);
-        }
+        let buffers = match (rules.mergeable, self.num_buffers) {
+            (false, _) => 1,
+            (true, buffers) if (1..=rules.max_buffers).contains(&buffers) => buffers,
+            (true, _) => return Err(Fault::Buffers),
+        };
 
         let verdict = if self.flags & NEEDS_CSUM != 0 {
             if !rules.missing_checksums {

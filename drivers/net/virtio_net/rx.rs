@@ -13,7 +13,6 @@ use crate::{
         Format,
         Hash,
         Header,
-        Layout,
         Received,
         Rules,
         Verdict,
@@ -220,7 +219,7 @@ impl Receiver {
             };
             if let Err(Rejected { mut buffer, .. }) = vq.add_inbuf(buffer) {
                 // Where each segment takes an entry, what is free may not be enough.
-                self.supply.trim(&mut buffer, 0);
+                self.supply.keep(|| buffer.pop(0));
                 break;
             }
         }
@@ -239,8 +238,9 @@ impl Receiver {
         cx: &mut Context<'_>,
         counts: &mut [u64; counter::COUNT],
     ) {
-        let made = match self.begin(&used.buffer, used.len) {
-            Ok(begun) => match begun.plain() {
+        let made = match self.begin(used.buffer(), used.written()) {
+            // With no hash either there is next to nothing to keep while the packet is made.
+            Ok(begun) => match begun.plain().filter(|_| !self.format.has_hash()) {
                 Some(begun) => self.assemble(begun, used, &shared.queue, cx),
                 None => self.assemble_any(begun, used, &shared.queue, cx),
             },
@@ -269,7 +269,7 @@ impl Receiver {
     fn assemble(
         &mut self,
         begun: Begun,
-        Used { mut buffer, len }: Used<RxBuffer>,
+        used: Used<RxBuffer>,
         queue: &Queue<RxBuffer>,
         cx: &Context<'_>,
     ) -> core::result::Result<RxSkBuff, usize> {
@@ -278,15 +278,15 @@ impl Receiver {
             header,
             hash,
             received,
-        } = self.check(begun, &buffer, cx)?;
+        } = self.check(begun, used.buffer(), cx)?;
 
-        self.supply.trim(&mut buffer, len);
-        let built = RxSkBuff::build(buffer, skip, len, cx).ok_or(counter::NO_MEMORY);
+        let used = self.supply.trim(used);
         if received.buffers > 1 {
-            let skb = self.append(built, received.buffers - 1, queue)?;
+            let skb = self.join(used, skip, received.buffers - 1, queue, cx)?;
             return self.finish(skb, hash, &header, &received);
         }
-        self.finish(built?, hash, &header, &received)
+        let skb = RxSkBuff::of_used(used, skip, cx).ok_or(counter::NO_MEMORY)?;
+        self.finish(skb, hash, &header, &received)
     }
 
     /// The same for headers of which nothing is known.
@@ -353,10 +353,10 @@ impl Receiver {
     /// Reads how the header begins. Fails as [`open`](Self::open).
     #[inline(always)]
     pub(crate) fn begin(&self, buffer: &impl Head, len: u32) -> core::result::Result<Begun, usize> {
-        let data_len = match len.checked_sub(self.skip) {
-            Some(data_len) if data_len >= ETH_HLEN => data_len,
-            _ => return Err(counter::SHORT),
-        };
+        if len < self.skip.saturating_add(ETH_HLEN) {
+            return Err(counter::SHORT);
+        }
+        let data_len = len.wrapping_sub(self.skip);
         let [flags, gso_type] = buffer.read::<0, 2>().ok_or(counter::SHORT)?;
 
         Ok(Begun {
@@ -434,8 +434,7 @@ impl Receiver {
         let [i, j] = buffer.read::<10, 2>()?;
         let bytes = [flags, gso_type, a, b, c, d, e, f, g, h, i, j];
 
-        let has_hash = matches!(self.format.layout, Layout::Hash | Layout::Tunnel);
-        let hash = if has_hash && cx.features().contains(Features::RXHASH) {
+        let hash = if self.format.has_hash() && cx.features().contains(Features::RXHASH) {
             Hash::from_bytes(&buffer.read::<12, 8>()?)
         } else {
             None
@@ -443,16 +442,21 @@ impl Receiver {
         Some((Header::from_bytes(&bytes, self.format), hash))
     }
 
-    /// Appends `more` buffers. They are used up even if the packet is lost already.
-    fn append(
+    /// Makes a packet of a buffer and the `more` that follow. They are used up even if the packet is lost.
+    #[inline(never)]
+    fn join(
         &mut self,
-        mut packet: core::result::Result<RxSkBuff, usize>,
+        used: Used<RxBuffer>,
+        skip: u32,
         more: u16,
         queue: &Queue<RxBuffer>,
+        cx: &Context<'_>,
     ) -> core::result::Result<RxSkBuff, usize> {
+        let mut packet = RxSkBuff::of_used(used, skip, cx).ok_or(counter::NO_MEMORY);
+
         for _ in 0..more {
-            let Used { buffer, len } = match self.next(queue) {
-                Ok(used) => used,
+            let (buffer, len) = match self.next(queue) {
+                Ok(used) => used.into_parts(),
                 Err(counter) => {
                     if let Ok(skb) = packet {
                         skb.free(DropReason::DeviceHeader);
@@ -500,7 +504,7 @@ impl Handler for Receiver {
                 return;
             };
             if let Err(Rejected { mut buffer, .. }) = vq.add_inbuf(buffer) {
-                self.supply.trim(&mut buffer, 0);
+                self.supply.keep(|| buffer.pop(0));
                 break;
             }
         }

@@ -13,21 +13,24 @@ use crate::{
         Single, //
     },
 };
-use guest::net::{
-    buffer::{
-        Room,
-        RxBuffer, //
+use guest::{
+    net::{
+        buffer::{
+            Room,
+            RxBuffer, //
+        },
+        page_pool::{
+            Listed,
+            PoolRef,
+            Wait,
+            UNIT, //
+        },
+        skbuff::{
+            ETH_HLEN,
+            MAX_FRAGS, //
+        },
     },
-    page_pool::{
-        Listed,
-        PoolRef,
-        Wait,
-        UNIT, //
-    },
-    skbuff::{
-        ETH_HLEN,
-        MAX_FRAGS, //
-    },
+    virtio::buffer::Used, //
 };
 use kernel::{
     page::PAGE_SIZE,
@@ -209,7 +212,7 @@ impl Supply {
     ) -> Option<RxBuffer> {
         let mut buffer = match self.returned.pop() {
             Some(buffer) => buffer,
-            None => RxBuffer::new(pool.alloc(units, wait)?, room)?,
+            None => RxBuffer::new(pool.alloc(units, wait)?, room),
         };
 
         if let Sizing::Single(single @ Single { more: 1.., .. }) = self.sizing {
@@ -250,17 +253,24 @@ impl Supply {
         self.spare.clear();
     }
 
-    /// Keeps the fragments that the first `len` bytes of a buffer do not reach.
+    /// Keeps the fragments of a buffer that nothing was written to.
     #[inline(always)]
-    pub(crate) fn trim(&mut self, buffer: &mut RxBuffer, len: u32) {
-        if self.sizing.more() > 0 {
-            self.keep(buffer, len);
+    pub(crate) fn trim(&mut self, used: Used<RxBuffer>) -> Used<RxBuffer> {
+        if used.buffer().has_list() {
+            return self.trim_list(used);
         }
+        used
     }
 
     #[inline(never)]
-    fn keep(&mut self, buffer: &mut RxBuffer, len: u32) {
-        while let Some(fragment) = buffer.pop(len) {
+    fn trim_list(&mut self, mut used: Used<RxBuffer>) -> Used<RxBuffer> {
+        self.keep(|| used.pop());
+        used
+    }
+
+    /// Keeps the fragments that `pop` takes off a buffer.
+    pub(crate) fn keep(&mut self, mut pop: impl FnMut() -> Option<Listed>) {
+        while let Some(fragment) = pop() {
             // Without room for it, it goes back to the pool.
             let _ = self.spare.push_within_capacity(fragment);
         }

@@ -202,7 +202,7 @@ impl Sender {
 
         // What is in flight cannot become more meanwhile, so this ends.
         while let Some(used) = vq.get_buf() {
-            match used.buffer.into_inner() {
+            match used.into_buffer().into_inner() {
                 Outgoing::Stack(skb) => {
                     packets = packets.wrapping_add(1);
                     bytes = bytes.wrapping_add(skb.len());

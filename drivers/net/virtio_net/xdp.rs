@@ -101,7 +101,7 @@ impl Receiver {
         cx: &mut Context<'a>,
         counts: &mut [u64; counter::COUNT],
     ) {
-        let shown = match self.begin(&used.buffer, used.len) {
+        let shown = match self.begin(used.buffer(), used.written()) {
             Ok(begun) => match begun.plain() {
                 Some(begun) => self.show(program, begun, used, shared, cx, counts),
                 None => self.show_any(program, begun, used, shared, cx, counts),
@@ -121,14 +121,14 @@ impl Receiver {
         &mut self,
         program: Program<'a>,
         begun: Begun,
-        Used { mut buffer, len }: Used<RxBuffer>,
+        used: Used<RxBuffer>,
         shared: &Shared,
         cx: &mut Context<'a>,
         counts: &mut [u64; counter::COUNT],
     ) -> core::result::Result<(), usize> {
-        let opened = self.check(begun, &buffer, cx)?;
+        let opened = self.check(begun, used.buffer(), cx)?;
 
-        self.supply.trim(&mut buffer, len);
+        let (buffer, len) = self.supply.trim(used).into_parts();
         let mut packet = Buff::new(buffer, opened.skip, len, program, cx);
         let decided = self.settle(&mut packet, &opened, program, shared, cx, counts);
         // What went nowhere is received into again.
@@ -239,7 +239,7 @@ impl Receiver {
         let mut result = Ok(());
 
         for _ in 0..more {
-            let Used { buffer, len } = self.next(queue)?;
+            let (buffer, len) = self.next(queue)?.into_parts();
             let appended = match packet {
                 Some(buff) if program.takes_fragments() => buff.append(buffer, len),
                 Some(buff) => buff.append_copy(&buffer, len),

@@ -294,7 +294,7 @@ impl Hinting {
                 break;
             };
             conversation.in_flight = conversation.in_flight.saturating_sub(1);
-            if let Hint::Block(block) = used.buffer {
+            if let Hint::Block(block) = used.into_buffer() {
                 self.hinted.fetch_add(Block::BYTES as u64, Relaxed);
                 // Without room the block is free again at once: what the device does not copy nobody has written to before.
                 let _ = self.held.lock().push(block, GFP_NOWAIT);

@@ -138,7 +138,7 @@ impl<State: 'static> Lane<State> {
         let used = self.queue.lock_bh()?.get_buf()?;
 
         self.in_flight = self.in_flight.saturating_sub(1);
-        Some(used.buffer)
+        Some(used.into_buffer())
     }
 
     /// Asks for an interrupt when most of what is under way has been answered for. Returns `false` when that has happened

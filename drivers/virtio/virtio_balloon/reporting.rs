@@ -142,10 +142,11 @@ impl Reporter for Reports {
         for _ in 0..2 {
             let used = self.vq.lock_bh().and_then(|mut vq| vq.get_buf());
             if let Some(used) = used {
-                let bytes = used.buffer.bytes();
+                let buffer = used.into_buffer();
+                let bytes = buffer.bytes();
                 self.reported.fetch_add(bytes, Relaxed);
                 trace::report(self.dev.index(), bytes);
-                used.buffer.known();
+                buffer.known();
             }
             // The interrupt that led here has turned itself off.
             if self.vq.lock_bh().is_none_or(|mut vq| vq.enable_cb()) {

@@ -160,7 +160,7 @@ impl Stats {
 
         let message = self.vq.lock_bh().and_then(|mut vq| vq.get_buf());
         if let Some(used) = message {
-            self.lend(&mut collector, used.buffer);
+            self.lend(&mut collector, used.into_buffer());
         }
 
         // Also when there was nothing: the interrupt that led here has turned itself off.

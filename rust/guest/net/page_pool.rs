@@ -28,8 +28,8 @@ pub const UNIT: usize = 2048;
 
 const _: () = assert!(PAGE_SIZE % UNIT == 0);
 
-/// The largest of the bits that are zero in [`Fragment::into_packed`]'s number, for its user: they are this one and half of it.
-pub(super) const TAG: usize = UNIT / 2;
+/// A fragment has fewer units. In [`Fragment::into_packed`]'s number the bits from this one on are zero, below [`UNIT`], for its user.
+pub(super) const MAX_UNITS: usize = 64;
 
 /// What a pool is made for.
 #[derive(Clone, Copy)]
@@ -46,7 +46,7 @@ pub struct Params {
 /// # Invariants
 ///
 /// - `pool` is valid and owned by this value; nobody else allocates from it, and always whole pages.
-/// - `max` is the size of its pages, less than [`UNIT`] times half of [`TAG`] bytes.
+/// - `max` is the size of its pages, less than [`UNIT`] times [`MAX_UNITS`] bytes.
 /// - `rxq` is registered, with this pool.
 pub(super) struct Pool {
     pool: NonNull<bindings::page_pool>,
@@ -61,12 +61,13 @@ pub(super) struct Pool {
 ///
 /// # Invariants
 ///
-/// There are `count` pieces of `size` bytes from `next` on, each of which this value owns one reference of the page for.
+/// There are `count` pieces of `size` bytes, which are multiples of [`UNIT`], from `next` on, each of which this value owns one
+/// reference of the page for.
 struct Rest {
     next: *mut u8,
     size: u32,
     count: u32,
-    /// Of which size they were wanted.
+    /// Of how many units they were wanted.
     wanted: u32,
 }
 
@@ -87,7 +88,7 @@ impl Rest {
         self.next = self.next.wrapping_add(self.size as usize);
         // INVARIANT: This piece is given out here, with its reference.
         self.count = left;
-        // INVARIANT: By the type invariant it is one, and its reference passes on. Pages are multiples of `UNIT`, and so are pieces.
+        // INVARIANT: By the type invariant it is one, and its reference passes on. Pages begin at multiples of `UNIT`, and so do pieces.
         Some(Fragment {
             ptr,
             size: self.size,
@@ -117,7 +118,7 @@ impl Pool {
         params: Params,
     ) -> Result<Self> {
         let max = PAGE_SIZE.checked_shl(params.order).ok_or(EINVAL)?;
-        if max / UNIT >= TAG / 2 {
+        if max / UNIT >= MAX_UNITS {
             // The number of units would not fit into the bits that are zero in an address.
             return Err(EINVAL);
         }
@@ -221,19 +222,18 @@ impl<'a> PoolRef<'a> {
     /// A fragment is larger than asked when the rest of its page is of no use to anybody else.
     #[inline]
     pub fn alloc(&mut self, units: u32, wait: Wait) -> Option<Fragment> {
-        let size = units.checked_mul(UNIT as u32)?;
-
-        if self.0.rest.wanted == size {
+        if self.0.rest.wanted == units {
             if let Some(fragment) = self.0.rest.pop() {
                 return Some(fragment);
             }
         }
-        self.cut(size, wait)
+        self.cut(units, wait)
     }
 
-    /// Allocates a page, and returns the first of the pieces of at least `size` bytes that it is cut into.
+    /// Allocates a page, and returns the first of the pieces of at least `units` that it is cut into.
     #[inline(never)]
-    fn cut(&mut self, size: u32, wait: Wait) -> Option<Fragment> {
+    fn cut(&mut self, units: u32, wait: Wait) -> Option<Fragment> {
+        let size = units.checked_mul(UNIT as u32)?;
         // CAST: A page is far smaller than 4 GiB.
         let max = self.0.max as u32;
         let count = max.checked_div(size)?;
@@ -253,13 +253,13 @@ impl<'a> PoolRef<'a> {
             return None;
         }
 
-        // INVARIANT: The page is at least so large, and there are as many references below.
+        // INVARIANT: The page is at least so large, each piece has `units`, which are not zero, and there are as many references below.
         let mut rest = Rest {
             // SAFETY: `page` is valid, and not in high memory: that was not asked for.
             next: unsafe { bindings::page_address(page) }.cast(),
             size: max / count / UNIT as u32 * UNIT as u32,
             count,
-            wanted: size,
+            wanted: units,
         };
         if count == 1 {
             return rest.pop();
@@ -280,7 +280,7 @@ impl<'a> PoolRef<'a> {
 /// # Invariants
 ///
 /// - `ptr` is valid for `size` bytes, which this value owns one reference of its page for.
-/// - Both are multiples of [`UNIT`].
+/// - Both are multiples of [`UNIT`], and not zero.
 pub struct Fragment {
     ptr: NonNull<u8>,
     size: u32,
@@ -350,12 +350,12 @@ impl Fragment {
         }
     }
 
-    /// Gives up the value for a number, which is not zero and has none of the bits of [`TAG`].
+    /// Gives up the value for a number, which is not zero, and in which some bits are, see [`MAX_UNITS`].
     #[inline]
     pub(super) fn into_packed(self) -> usize {
         let units = self.size as usize / UNIT;
 
-        // By the type invariant of `Pool` the number is below half of `TAG`, where the address has zeros.
+        // By the type invariant of `Pool` the number is below `MAX_UNITS`, where the address has zeros.
         self.forget().as_ptr() as usize | units
     }
 
@@ -373,7 +373,7 @@ impl Fragment {
             // SAFETY: The pointer of a fragment is not null.
             ptr: unsafe { NonNull::new_unchecked(ptr) },
             // CAST: A fragment's size fits, see `into_packed()`.
-            size: ((packed & (UNIT - 1)) * UNIT) as u32,
+            size: ((packed & (MAX_UNITS - 1)) * UNIT) as u32,
             _owned: PhantomData,
         }
     }

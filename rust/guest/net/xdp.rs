@@ -165,7 +165,7 @@ impl<'a> Buff<'a> {
         let mut pool = cx.pool()?;
 
         let head = len.min(buffer.head_capacity());
-        if buffer.room() == Room::Stack {
+        if buffer.headroom() == Room::Stack.headroom() {
             return Self::copy(buffer, skip, head, len, program, &mut pool);
         }
         let headroom = buffer.headroom();
@@ -254,7 +254,7 @@ impl<'a> Buff<'a> {
         // CAST: A page is a few units.
         const PAGE: u32 = (PAGE_SIZE / UNIT) as u32;
 
-        let mut copy = RxBuffer::new(pool.alloc(PAGE, Wait::No)?, Room::Program)?;
+        let mut copy = RxBuffer::new(pool.alloc(PAGE, Wait::No)?, Room::Program);
         let first = head.min(copy.head_capacity());
         copy.copy_from(&buffer, 0, first)?;
         let headroom = copy.headroom();
@@ -265,7 +265,7 @@ impl<'a> Buff<'a> {
             if !program.takes_fragments() {
                 return None;
             }
-            let mut copy = RxBuffer::new(pool.alloc(PAGE, Wait::No)?, Room::Stack)?;
+            let mut copy = RxBuffer::new(pool.alloc(PAGE, Wait::No)?, Room::Stack);
             copy.copy_from(&buffer, first, head.wrapping_sub(first))?;
             this.append(copy, head.wrapping_sub(first)).ok()?;
         }
@@ -442,7 +442,7 @@ impl<'a> Buff<'a> {
         if !fragment.is_reusable() {
             return None;
         }
-        RxBuffer::new(fragment, Room::Program)
+        Some(RxBuffer::new(fragment, Room::Program))
     }
 
     /// The memory is another's now.

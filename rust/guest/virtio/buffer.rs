@@ -15,18 +15,25 @@
 //! [`Virtqueue::add_inbuf`]: super::Virtqueue::add_inbuf
 //! [`Virtqueue::get_buf`]: super::Virtqueue::get_buf
 
+mod used;
+
 use crate::{
     bindings,
     mm::page, //
 };
 use core::{
     ffi::c_void,
-    marker::PhantomData,
     ptr::NonNull, //
 };
 use kernel::{
     page::PAGE_SIZE,
     prelude::*, //
+};
+
+pub(super) use used::LengthFault;
+pub use used::{
+    Batch,
+    Used, //
 };
 
 /// A value that owns memory which a device may be lent.
@@ -80,132 +87,6 @@ pub unsafe trait Premapped<B: Buffer>: Sized {
     ///
     /// What `list` returns when it is full.
     fn segments(&self, list: &mut MappedSegments<'_>) -> Result;
-}
-
-/// A buffer that the device has given back.
-pub struct Used<B> {
-    /// The buffer.
-    pub buffer: B,
-
-    /// How many bytes the device says that it wrote: never more than the buffer's capacity.
-    pub len: u32,
-}
-
-/// Up to `N` buffers that the device has given back, taken from their queue together; none to begin with.
-///
-/// # Invariants
-///
-/// The entries from `next` to `end` are what [`Buffer::into_raw`] of buffers gave that this value owns, and how many bytes the
-/// device says that it wrote.
-pub struct Batch<B: Buffer, const N: usize> {
-    entries: [(*mut c_void, u32); N],
-    next: usize,
-    end: usize,
-    fault: Option<LengthFault>,
-    _buffers: PhantomData<B>,
-}
-
-/// The device says that it wrote more than there was room for.
-#[derive(Clone, Copy)]
-pub(super) struct LengthFault {
-    /// What it says.
-    pub(super) len: u32,
-    /// The room that there was.
-    pub(super) capacity: u32,
-}
-
-// SAFETY: What the value owns is `Send`, because `Buffer` is.
-unsafe impl<B: Buffer, const N: usize> Send for Batch<B, N> {}
-
-impl<B: Buffer, const N: usize> Default for Batch<B, N> {
-    fn default() -> Self {
-        Self {
-            entries: [(core::ptr::null_mut(), 0); N],
-            next: 0,
-            end: 0,
-            fault: None,
-            _buffers: PhantomData,
-        }
-    }
-}
-
-impl<B: Buffer, const N: usize> Batch<B, N> {
-    /// Returns the next buffer. None comes after one of which the device says that it wrote more than it holds; the queue is out
-    /// of use then, from the next [`get_bufs`](super::Virtqueue::get_bufs) on.
-    #[inline]
-    pub fn pop(&mut self) -> Option<Used<B>> {
-        let Used { buffer, len } = self.take()?;
-
-        let capacity = buffer.capacity();
-        if capacity == 0 {
-            return Some(Used { buffer, len: 0 });
-        }
-        if len > capacity {
-            self.fail(LengthFault { len, capacity });
-            return None;
-        }
-        Some(Used { buffer, len })
-    }
-
-    /// Returns the next buffer, with what the device says.
-    #[inline]
-    fn take(&mut self) -> Option<Used<B>> {
-        if self.next >= self.end {
-            return None;
-        }
-
-        let &(token, len) = self.entries.get(self.next)?;
-        // INVARIANT: The entry is given out here.
-        self.next = self.next.wrapping_add(1);
-        Some(Used {
-            // SAFETY: By the type invariant this comes from `into_raw()`, and it is restored once.
-            buffer: unsafe { B::from_raw(NonNull::new(token)?) },
-            len,
-        })
-    }
-
-    #[cold]
-    fn fail(&mut self, fault: LengthFault) {
-        self.fault = Some(fault);
-        while self.take().is_some() {}
-    }
-
-    /// Fills an empty batch with what `next` gives, until that is [`None`]. What was wrong with the one before comes back.
-    ///
-    /// # Safety
-    ///
-    /// `next` gives pointers that come from [`Buffer::into_raw`], each once.
-    #[inline]
-    pub(super) unsafe fn fill(
-        &mut self,
-        mut next: impl FnMut() -> Option<(NonNull<c_void>, u32)>,
-    ) -> core::result::Result<(), LengthFault> {
-        if let Some(fault) = self.fault.take() {
-            return Err(fault);
-        }
-        if self.next < self.end {
-            return Ok(());
-        }
-
-        let mut count = 0usize;
-        for entry in &mut self.entries {
-            let Some((token, len)) = next() else {
-                break;
-            };
-            *entry = (token.as_ptr(), len);
-            count = count.wrapping_add(1);
-        }
-        // INVARIANT: These have just been filled in.
-        self.next = 0;
-        self.end = count;
-        Ok(())
-    }
-}
-
-impl<B: Buffer, const N: usize> Drop for Batch<B, N> {
-    fn drop(&mut self) {
-        while self.take().is_some() {}
-    }
 }
 
 /// A buffer that a queue did not take, and why.
@@ -524,7 +405,7 @@ impl Exchange {
         Ok(Self(KBox::new(parts, GFP_KERNEL)?))
     }
 
-    /// Returns the answer, of which the device has written as much as [`Used::len`] says.
+    /// Returns the answer, of which the device has written as much as [`Used::written`] says.
     pub fn reply(&self) -> &[u8] {
         &self.0.reply
     }

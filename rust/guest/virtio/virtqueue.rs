@@ -411,9 +411,6 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
     ///
     /// A device that claims to have written more than it was lent has broken the queue: it is marked so, the buffer is
     /// dropped, and nothing more comes from this queue.
-    ///
-    /// Of a buffer that the device only reads there is no length to claim. Devices from before VirtIO 1.0 put anything there
-    /// (VirtIO 1.3, 2.7.8.1), so what they put is not looked at.
     #[inline]
     pub fn get_buf(&mut self) -> Option<Used<B>> {
         let mut len = 0;
@@ -423,15 +420,9 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
         // SAFETY: By the type invariant of `Inner`, `token` comes from `B::into_raw()`; the core returns it once.
         let buffer = unsafe { B::from_raw(token) };
 
-        let capacity = buffer.capacity();
-        if capacity == 0 {
-            len = 0;
-        }
-        if len > capacity {
-            self.length_fault(len, capacity);
-            return None;
-        }
-        Some(Used { buffer, len })
+        Used::new(buffer, len)
+            .map_err(|fault| self.length_fault(fault))
+            .ok()
     }
 
     /// Takes back as many buffers as an empty batch has room for. As with [`get_buf`](Self::get_buf), a device that claims to have
@@ -448,13 +439,13 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
                 Some((NonNull::new(token)?, len))
             })
         };
-        if let Err(LengthFault { len, capacity }) = filled {
-            self.length_fault(len, capacity);
+        if let Err(fault) = filled {
+            self.length_fault(fault);
         }
     }
 
     #[cold]
-    fn length_fault(&mut self, len: u32, capacity: u32) {
+    fn length_fault(&mut self, LengthFault { len, capacity }: LengthFault) {
         pr_warn!(
             "virtio queue {}: the device wrote {} bytes into a buffer of {}; the queue is out of use\n",
             self.index(),

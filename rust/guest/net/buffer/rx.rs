@@ -8,14 +8,15 @@ use crate::{
         page_pool::{
             Fragment,
             Listed,
-            TAG,
+            MAX_UNITS,
             UNIT, //
         },
         skbuff::MAX_FRAGS, //
     },
     virtio::buffer::{
         Buffer,
-        Segments, //
+        Segments,
+        Used, //
     }, //
 };
 use core::{
@@ -72,8 +73,8 @@ pub trait Head {
 ///
 /// # Invariants
 ///
-/// - The number comes from [`Fragment::into_packed`], with the marks; the fragment is owned, and larger than the
-///   [overhead](Room::overhead).
+/// - The number comes from [`Fragment::into_packed`], with the [headroom](Room::headroom), and a mark if there is a list; the fragment is
+///   owned.
 /// - With [`LIST`], the list has as many entries as it says, each of which comes from [`Listed::into_raw`] and is owned, and all
 ///   of which have the same length.
 pub struct RxBuffer(NonNull<c_void>);
@@ -81,11 +82,17 @@ pub struct RxBuffer(NonNull<c_void>);
 // SAFETY: A buffer is memory, bound to no thread.
 unsafe impl Send for RxBuffer {}
 
-/// Marks the number of a buffer with room for a program.
-const PROGRAM: usize = TAG;
+/// Where the number of a buffer has the headroom, so that it is nearly the address that the device writes to.
+// CAST: Both are smaller than a page.
+const HEADROOM: usize = (Room::Stack.headroom() | Room::Program.headroom()) as usize;
 
 /// Marks the number of a buffer with a list.
-const LIST: usize = TAG / 2;
+const LIST: usize = UNIT / 4;
+
+const _: () = assert!(HEADROOM < UNIT && HEADROOM & (LIST | (MAX_UNITS - 1)) == 0);
+
+/// The least that a device can write into the first fragment, which is one unit or more.
+const LEAST: usize = UNIT - Room::Program.overhead() as usize;
 
 impl RxBuffer {
     /// The bytes at the end of the first fragment that the device does not get.
@@ -94,23 +101,14 @@ impl RxBuffer {
     /// The most fragments that can follow the first one.
     pub const MAX_LIST: usize = MAX_FRAGS;
 
-    /// Makes a buffer of a fragment. Returns [`None`], and frees the fragment, when it is too small.
+    /// Makes a buffer of a fragment.
     #[inline]
-    pub fn new(fragment: Fragment, room: Room) -> Option<Self> {
-        if fragment.size() <= room.overhead() {
-            return None;
-        }
-
-        let mark = match room {
-            Room::Stack => 0,
-            Room::Program => PROGRAM,
-        };
-        let number = fragment.into_packed() | mark;
-        // INVARIANT: The size has just been checked.
+    pub fn new(fragment: Fragment, room: Room) -> Self {
+        // CAST: Smaller than a page.
+        let number = fragment.into_packed() | room.headroom() as usize;
+        // INVARIANT: The bits of the headroom are zero in a fragment's number.
         // SAFETY: A fragment's number is not zero.
-        Some(Self(unsafe {
-            NonNull::new_unchecked(number as *mut c_void)
-        }))
+        Self(unsafe { NonNull::new_unchecked(number as *mut c_void) })
     }
 
     #[inline]
@@ -129,22 +127,14 @@ impl RxBuffer {
     #[inline]
     pub(in crate::net) fn size(&self) -> u32 {
         // CAST: A fragment's size fits, see `Fragment::into_packed()`.
-        ((self.number() & (LIST - 1)) * UNIT) as u32
-    }
-
-    #[inline]
-    pub(in crate::net) fn room(&self) -> Room {
-        if self.number() & PROGRAM == 0 {
-            Room::Stack
-        } else {
-            Room::Program
-        }
+        ((self.number() & (MAX_UNITS - 1)) * UNIT) as u32
     }
 
     /// Returns how many bytes at the beginning the device does not get.
     #[inline]
     pub(in crate::net) fn headroom(&self) -> u32 {
-        self.room().headroom()
+        // CAST: Smaller than a page.
+        (self.number() & HEADROOM) as u32
     }
 
     /// Returns where the device writes.
@@ -169,8 +159,10 @@ impl RxBuffer {
     /// Returns how many of them are in the first fragment.
     #[inline]
     pub(in crate::net) fn head_capacity(&self) -> u32 {
-        // By the type invariant this does not wrap.
-        self.size().wrapping_sub(self.room().overhead())
+        // This does not wrap, see `LEAST`.
+        self.size()
+            .wrapping_sub(self.headroom())
+            .wrapping_sub(Self::TAILROOM)
     }
 
     /// Returns where the list is.
@@ -182,10 +174,16 @@ impl RxBuffer {
         unsafe { self.as_ptr().add(at) }.cast()
     }
 
+    /// Returns whether fragments may follow the first one.
+    #[inline]
+    pub fn has_list(&self) -> bool {
+        self.number() & LIST != 0
+    }
+
     /// Returns how many fragments follow.
     #[inline]
     fn listed(&self) -> u8 {
-        if self.number() & LIST == 0 {
+        if !self.has_list() {
             return 0;
         }
         // SAFETY: By the type invariant there is a list.
@@ -284,7 +282,7 @@ impl RxBuffer {
         let this = ManuallyDrop::new(self);
         let count = this.listed();
         let list = this.list();
-        let packed = this.number() & !(PROGRAM | LIST);
+        let packed = this.number() & !(HEADROOM | LIST);
 
         // SAFETY: By the type invariant this comes from a fragment, which is the caller's now.
         let fragment = unsafe { Fragment::from_packed(packed) };
@@ -302,18 +300,27 @@ impl RxBuffer {
     }
 }
 
+impl Used<RxBuffer> {
+    /// Takes the last fragment behind the first if the device has not written to it.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Listed> {
+        let len = self.written();
+
+        // SAFETY: What is left holds as many bytes.
+        unsafe { self.buffer_mut() }.pop(len)
+    }
+}
+
 impl Head for RxBuffer {
     /// Both numbers are even.
     #[inline]
     fn read<const START: usize, const N: usize>(&self) -> Option<[u8; N]> {
         const { assert!(START % 2 == 0 && N % 2 == 0 && bindings::NET_IP_ALIGN % 2 == 0) };
+        const { assert!(START + N <= LEAST) };
 
-        if self.head_capacity() as usize <= START + N {
-            return None;
-        }
         let mut bytes = [0; N];
         for (index, pair) in bytes.chunks_exact_mut(size_of::<u16>()).enumerate() {
-            // SAFETY: The length has been checked.
+            // SAFETY: Every buffer has so many bytes there.
             let at = unsafe { self.data().cast::<u16>().add(START / 2 + index) };
             // SAFETY: As above. The address is even, and numbers have no invalid values.
             let value = unsafe { at.read_volatile() };
@@ -324,13 +331,25 @@ impl Head for RxBuffer {
 }
 
 impl Drop for RxBuffer {
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: The value is not used any more.
-        let this = unsafe { core::ptr::read(self) };
-
-        // The list goes first: it lies in the fragment.
-        let (_fragment, _list) = this.into_parts();
+        unsafe { free(self.0) };
     }
+}
+
+/// Frees the buffer with this number. It is given by its value, so that no buffer has to lie in memory only as it might be dropped.
+///
+/// # Safety
+///
+/// The number is that of a buffer, which is not used any more.
+#[inline(never)]
+unsafe fn free(number: NonNull<c_void>) {
+    // INVARIANT: By the safety requirements.
+    let this = RxBuffer(number);
+
+    // The list goes first: it lies in the fragment.
+    let (_fragment, _list) = this.into_parts();
 }
 
 const fn max(a: u32, b: u32) -> u32 {

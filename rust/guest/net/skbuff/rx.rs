@@ -23,7 +23,8 @@ use crate::{
             Listed, //
         },
         xdp::Buff, //
-    }, //
+    },
+    virtio::buffer::Used, //
 };
 use core::{
     mem::ManuallyDrop,
@@ -65,45 +66,54 @@ impl RxSkBuff {
     ///
     /// Returns [`None`], and frees the buffer, when there is no memory, when `len` is more than it holds, or the packet is shorter
     /// than an Ethernet header.
+    #[inline]
+    pub fn build(buffer: RxBuffer, skip: u32, len: u32, cx: &Context<'_>) -> Option<Self> {
+        Self::of_used(Used::new(buffer, len).ok()?, skip, cx)
+    }
+
+    /// Makes a packet of what a device wrote, the first `skip` bytes of which are not part of it. No data is copied.
+    ///
+    /// Returns [`None`], and frees the buffer, when there is no memory, or the packet is shorter than an Ethernet header.
     #[inline(always)]
-    pub fn build(buffer: RxBuffer, skip: u32, len: u32, _cx: &Context<'_>) -> Option<Self> {
+    pub fn of_used(used: Used<RxBuffer>, skip: u32, _cx: &Context<'_>) -> Option<Self> {
+        let (buffer, len) = used.into_parts();
+        if buffer.has_list() {
+            // SAFETY: This is a poll, which `_cx` stands for; by the type invariant of `Used` the device has written `len` bytes.
+            return unsafe { Self::of_many(buffer, skip, len) };
+        }
+        if len < skip.saturating_add(ETH_HLEN) {
+            return None;
+        }
+
+        let data_len = len.wrapping_sub(skip);
+        let reserve = buffer.headroom().wrapping_add(skip);
+        let (fragment, _) = buffer.into_parts();
+        // SAFETY: As above; `reserve` and `data_len` are what the device wrote to, as has been checked.
+        unsafe { Self::around(fragment, reserve, data_len) }.ok()
+    }
+
+    /// Makes a packet of a buffer that may have several fragments, as [`of_used`](Self::of_used) does.
+    ///
+    /// # Safety
+    ///
+    /// In a poll. The device has written `len` bytes, which is at most the capacity.
+    // Apart, so that nothing is kept for it where there is one fragment.
+    #[inline(never)]
+    unsafe fn of_many(buffer: RxBuffer, skip: u32, len: u32) -> Option<Self> {
         let head_len = len.min(buffer.head_capacity());
         let data_len = head_len.checked_sub(skip)?;
-        if data_len < ETH_HLEN || len > buffer.capacity() {
+        if data_len < ETH_HLEN {
             return None;
         }
 
         let reserve = buffer.headroom().wrapping_add(skip);
-        match buffer.into_parts() {
-            // SAFETY: This is a poll, which `_cx` stands for; `reserve` and `data_len` are what the device wrote to, as has been checked.
-            (fragment, None) => unsafe { Self::around(fragment, reserve, data_len) }.ok(),
-            (fragment, Some(rest)) => {
-                let more = len.wrapping_sub(head_len);
-
-                // SAFETY: As above.
-                unsafe { Self::around_many(fragment, rest, reserve, data_len, more) }
-            }
-        }
-    }
-
-    /// Makes a packet of the first fragment of a buffer, and of as many of the `rest` as `more` bytes take.
-    ///
-    /// # Safety
-    ///
-    /// As for [`around`](Self::around).
-    // Apart, so that nothing is kept for it where there is one fragment.
-    #[inline(never)]
-    unsafe fn around_many(
-        fragment: Fragment,
-        rest: List,
-        reserve: u32,
-        data_len: u32,
-        more: u32,
-    ) -> Option<Self> {
-        // SAFETY: By the safety requirements.
+        let (fragment, rest) = buffer.into_parts();
+        // SAFETY: By the safety requirements this is a poll; `reserve` and `data_len` are what the device wrote to, as has been checked.
         match unsafe { Self::around(fragment, reserve, data_len) } {
             Ok(mut this) => {
-                this.append_list(rest, more);
+                if let Some(rest) = rest {
+                    this.append_list(rest, len.wrapping_sub(head_len));
+                }
                 Some(this)
             }
             Err(fragment) => {

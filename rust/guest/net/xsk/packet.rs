@@ -134,7 +134,7 @@ impl<'a> Packet<'a> {
         // CAST: A frame is at most a page.
         let len = (raw.data_end as usize).wrapping_sub(raw.data as usize) as u32;
 
-        let mut copy = RxBuffer::new(cx.pool()?.alloc(PAGE, Wait::No)?, Room::Program)?;
+        let mut copy = RxBuffer::new(cx.pool()?.alloc(PAGE, Wait::No)?, Room::Program);
         if len > copy.head_capacity() {
             return None;
         }
@@ -240,7 +240,7 @@ fn copy_out<'a>(
             .ok_or(EINVAL)?
             .alloc(units, Wait::No)
             .ok_or(ENOMEM)?;
-        let mut buffer = RxBuffer::new(fragment, Room::Stack).ok_or(ENOMEM)?;
+        let mut buffer = RxBuffer::new(fragment, Room::Stack);
         let part = len.min(buffer.head_capacity());
 
         // SAFETY: The callers give as many bytes as there are, which belong to the packet that they have.

@@ -274,7 +274,7 @@ impl<'a> Context<'a> {
     #[inline]
     pub fn next_frame(&mut self) -> Option<Packet<'a>> {
         let rx = self.frames()?;
-        let Used { buffer: frame, len } = rx.next()?;
+        let (frame, len) = rx.next()?.into_parts();
 
         // It may have been written elsewhere until now.
         // SAFETY: By its type invariants the frame is valid and mapped for this device, from there on for as many bytes.
