@@ -100,6 +100,29 @@ impl Sender {
         vq: &mut Virtqueue<'_, TxFrame>,
         skb: TxSkBuff,
     ) -> Result {
+        let frame = if skb.is_complete() {
+            skb.timestamp();
+            // CAST: At most 24.
+            TxFrame::zeroed(skb, format.len() as u8, any_layout)
+        } else {
+            Self::described(format, any_layout, skb)?
+        };
+        vq.add_outbuf(frame).map_err(|rejected| {
+            let reason = match rejected.error {
+                ENOSPC => DropReason::FullRing,
+                ENOMEM => DropReason::NoMemory,
+                _ => DropReason::DeviceReady,
+            };
+            if let Outgoing::Stack(skb) = rejected.buffer.into_inner() {
+                skb.free(reason);
+            }
+            rejected.error
+        })
+    }
+
+    /// Puts a header before a packet that says what the device is to do with it. Frees the packet when that cannot be said.
+    #[inline]
+    fn described(format: Format, any_layout: bool, skb: TxSkBuff) -> Result<TxFrame> {
         let (header, tunnel) = match Self::header(&skb) {
             Ok(header) => (header.to_bytes(format), header.tunnel_bytes()),
             Err(error) => {
@@ -109,7 +132,7 @@ impl Sender {
         };
 
         skb.timestamp();
-        let frame = match format.layout {
+        Ok(match format.layout {
             Layout::Short => {
                 let [header @ .., _, _] = header;
                 TxFrame::new(skb, &header, any_layout)
@@ -132,17 +155,6 @@ impl Sender {
                 }
                 TxFrame::new(skb, &long, any_layout)
             }
-        };
-        vq.add_outbuf(frame).map_err(|rejected| {
-            let reason = match rejected.error {
-                ENOSPC => DropReason::FullRing,
-                ENOMEM => DropReason::NoMemory,
-                _ => DropReason::DeviceReady,
-            };
-            if let Outgoing::Stack(skb) = rejected.buffer.into_inner() {
-                skb.free(reason);
-            }
-            rejected.error
         })
     }
 

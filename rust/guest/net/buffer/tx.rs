@@ -30,6 +30,9 @@ use kernel::prelude::*;
 /// The longest header that a [`TxFrame`] can have.
 pub const MAX_HEADER: usize = 40;
 
+/// The longest header of zeros.
+const MAX_ZEROED: usize = 24;
+
 /// A packet with a header of the device's before it, ready to be sent.
 ///
 /// The header goes into the packet's headroom when the device and the packet allow it: the device then needs one segment
@@ -80,6 +83,21 @@ impl TxFrame {
     pub fn new<const N: usize>(skb: TxSkBuff, header: &[u8; N], any_layout: bool) -> Self {
         const { assert!(N <= MAX_HEADER) };
 
+        // CAST: At most `MAX_HEADER`.
+        Self::with(skb, header, N as u8, any_layout)
+    }
+
+    /// Puts `len` zeros before a packet, at most [`MAX_ZEROED`]: a header that leaves nothing to a device. `any_layout` as for
+    /// [`new`](Self::new).
+    #[inline]
+    pub fn zeroed(skb: TxSkBuff, len: u8, any_layout: bool) -> Self {
+        // Whatever their number, these are a few stores. What is before the header is the driver's too.
+        Self::with(skb, &[0; MAX_ZEROED], len.min(MAX_ZEROED as u8), any_layout)
+    }
+
+    /// Puts `bytes` before a packet. `len` of them are the header: all, or as many of them as there are to be zeros.
+    #[inline]
+    fn with<const N: usize>(skb: TxSkBuff, bytes: &[u8; N], len: u8, any_layout: bool) -> Self {
         let raw = skb.as_ptr();
         // SAFETY: The packet is valid, and its control block is the driver's.
         let control = unsafe { addr_of_mut!((*raw).cb).cast::<Control>() };
@@ -95,10 +113,9 @@ impl TxFrame {
             unsafe { addr_of_mut!((*control).header).cast() }
         };
         // SAFETY: There is room for `N` bytes, which nobody else uses.
-        unsafe { core::ptr::copy_nonoverlapping(header.as_ptr(), at, N) };
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), at, N) };
         // SAFETY: `control` is valid.
-        // CAST: At most `MAX_HEADER`.
-        unsafe { addr_of_mut!((*control).len).write(N as u8) };
+        unsafe { addr_of_mut!((*control).len).write(len) };
         // SAFETY: As above.
         unsafe { addr_of_mut!((*control).in_headroom).write(in_headroom) };
 

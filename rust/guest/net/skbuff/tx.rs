@@ -115,6 +115,12 @@ impl TxSkBuff {
         })
     }
 
+    /// Returns whether the device has nothing to do to the packet: no checksum to fill in, and not to cut it.
+    #[inline]
+    pub fn is_complete(&self) -> bool {
+        self.partial_checksum().is_none() && self.shared_info().gso_size == 0
+    }
+
     /// Returns how the device is to cut the packet, if it is.
     ///
     /// # Errors
