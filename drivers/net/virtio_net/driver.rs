@@ -27,13 +27,13 @@ use crate::{
         Queues,
         Role, //
     },
+    peers::Peers,
     recovery::{
         Recovery,
         Watch, //
     },
     rings::ring,
     rx::{
-        Peers,
         Receiver,
         Shared, //
     },

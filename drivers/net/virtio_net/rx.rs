@@ -19,6 +19,7 @@ use crate::{
         GSO_NONE,
         NEEDS_CSUM, //
     },
+    peers::Peers,
     supply::Supply,
     xdp::Sending,
 };
@@ -61,10 +62,7 @@ use guest::{
         Virtqueue, //
     }, //
 };
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::sync::Arc;
 
 /// How many buffers are taken from the ring at a time.
 const BATCH: usize = 16;
@@ -93,37 +91,6 @@ pub(crate) struct Receiver {
     pub(crate) stats: Writer<{ counter::COUNT }>,
     /// How often the queue's interrupt was turned on.
     events: u16,
-}
-
-/// The receive queues of a device that spreads packets by their hash.
-///
-/// QEMU reads from as many sources as there are queues. A packet whose hash puts it into a ring that is empty stops the source
-/// that it came from, until the ring of the same number is kicked, which has no need of that. So when a device wants to know
-/// that one ring has buffers again, it is told of all.
-pub(crate) struct Peers(KVec<RxQueue>);
-
-impl Peers {
-    /// Collects the queues.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`].
-    pub(crate) fn new<'a>(queues: impl Iterator<Item = &'a RxQueue>) -> Result<Arc<Self>> {
-        let mut peers = KVec::new();
-
-        for queue in queues {
-            peers.push(queue.clone(), GFP_KERNEL)?;
-        }
-        Ok(Arc::new(Self(peers), GFP_KERNEL)?)
-    }
-
-    /// Kicks all queues. The caller has no lock of any.
-    #[cold]
-    pub(crate) fn kick(&self) {
-        for queue in &self.0 {
-            queue.notify();
-        }
-    }
 }
 
 /// How a header begins, which is before a packet long enough to be one.
@@ -239,8 +206,7 @@ impl Receiver {
         counts: &mut [u64; counter::COUNT],
     ) {
         let made = match self.begin(used.buffer(), used.written()) {
-            // With no hash either there is next to nothing to keep while the packet is made.
-            Ok(begun) => match begun.plain().filter(|_| !self.format.has_hash()) {
+            Ok(begun) => match begun.plain() {
                 Some(begun) => self.assemble(begun, used, &shared.queue, cx),
                 None => self.assemble_any(begun, used, &shared.queue, cx),
             },
@@ -281,12 +247,18 @@ impl Receiver {
         } = self.check(begun, used.buffer(), cx)?;
 
         let used = self.supply.trim(used);
-        if received.buffers > 1 {
-            let skb = self.join(used, skip, received.buffers - 1, queue, cx)?;
-            return self.finish(skb, hash, &header, &received);
+        if received.buffers > 1 || hash.is_some() {
+            // A copy, which has to lie in memory.
+            let opened = Opened {
+                skip,
+                header,
+                hash,
+                received,
+            };
+            return self.join(used, opened, queue, cx);
         }
         let skb = RxSkBuff::of_used(used, skip, cx).ok_or(counter::NO_MEMORY)?;
-        self.finish(skb, hash, &header, &received)
+        self.finish(skb, None, &header, &received)
     }
 
     /// The same for headers of which nothing is known.
@@ -442,19 +414,19 @@ impl Receiver {
         Some((Header::from_bytes(&bytes, self.format), hash))
     }
 
-    /// Makes a packet of a buffer and the `more` that follow. They are used up even if the packet is lost.
+    /// Makes a packet of a buffer and those that follow, which are used up even if the packet is lost.
+    // Apart, so that next to nothing is kept for a packet of one buffer, without a hash, while it is made.
     #[inline(never)]
     fn join(
         &mut self,
         used: Used<RxBuffer>,
-        skip: u32,
-        more: u16,
+        opened: Opened,
         queue: &Queue<RxBuffer>,
         cx: &Context<'_>,
     ) -> core::result::Result<RxSkBuff, usize> {
-        let mut packet = RxSkBuff::of_used(used, skip, cx).ok_or(counter::NO_MEMORY);
+        let mut packet = RxSkBuff::of_used(used, opened.skip, cx).ok_or(counter::NO_MEMORY);
 
-        for _ in 0..more {
+        for _ in 1..opened.received.buffers {
             let (buffer, len) = match self.next(queue) {
                 Ok(used) => used.into_parts(),
                 Err(counter) => {
@@ -478,7 +450,7 @@ impl Receiver {
                 Ok(skb)
             };
         }
-        packet
+        self.finish(packet?, opened.hash, &opened.header, &opened.received)
     }
 }
 

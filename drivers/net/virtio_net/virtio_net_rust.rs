@@ -23,6 +23,7 @@ mod header;
 mod interface;
 mod link;
 mod pairs;
+mod peers;
 mod qstats;
 mod recovery;
 mod rings;

@@ -278,7 +278,7 @@ impl Bench<'_> {
 
 /// The cards, each on a tap interface with the number of its place here, and what the guest mounts.
 ///
-/// One with `rss=on` is a card of its own: packets get stuck in QEMU with the C driver, for the reason that `Peers` in `rx.rs` gives.
+/// One with `rss=on` is a card of its own: packets get stuck in QEMU with the C driver, for the reason that `Peers` in `peers.rs` gives.
 fn machine(root: &Path, modules: &Path) -> Spec {
     let tap = |number: u32, queues: u32| {
         format!("tap,id=net{number},ifname=tap{number},script=no,downscript=no,vhost=off,queues={queues}")

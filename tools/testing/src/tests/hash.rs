@@ -71,7 +71,7 @@ pub fn tests() -> Vec<Test> {
                 move |guest, _| program(guest, driver, !properties.is_empty()),
             ));
         }
-        // The C driver does not pass these: packets get stuck in QEMU, for the reason that `Peers` in `rx.rs` gives, and after a
+        // The C driver does not pass these: packets get stuck in QEMU, for the reason that `Peers` in `peers.rs` gives, and after a
         // reset the device is not told again.
         if driver == RUST {
             tests.push(Test::guest(
