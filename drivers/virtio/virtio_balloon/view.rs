@@ -27,7 +27,7 @@ pub(crate) enum State {
 pub(crate) struct View {
     pub(crate) target: Atomic<u32>,
     pub(crate) allowed: Atomic<u32>,
-    /// A [`Reason`](crate::limits::Reason).
+    /// A [`Reason`].
     pub(crate) reason: Atomic<u32>,
     /// Milliseconds that what was felt is held on, as of the last run.
     pub(crate) hold: Atomic<u64>,

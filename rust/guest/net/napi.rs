@@ -111,7 +111,7 @@ pub trait Handler: Send + 'static {
     }
 
     /// The queue had better interrupt like this: an answer to samples, some time later. Process context;
-    /// [`disable`](Napi::disable) waits for it.
+    /// taking the interface down waits for it.
     fn tune(shared: &Self::Shared, moderation: Moderation) {
         let _ = (shared, moderation);
     }

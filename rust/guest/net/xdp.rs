@@ -10,7 +10,7 @@
 //! - A program sees one packet at a time, as it was on the wire: the device merges none
 //!   ([`Features::GRO_HW`](super::features::Features::GRO_HW) is off), and checksums that are missing are filled in
 //!   ([`Buff::fill_checksum`]).
-//! - A program can put headers before a packet: buffers have [`Room::Program`](super::buffer::Room::Program) while there is one.
+//! - A program can put headers before a packet: buffers have [`Room::Program`] while there is one.
 //!   Those that the device already has when a program comes are copied ([`Buff::new`] does).
 //! - [`Frame`]s, the packets of programs, go out by [`Transmit::xdp_xmit`](super::transmit::Transmit::xdp_xmit).
 //!

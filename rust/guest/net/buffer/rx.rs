@@ -73,9 +73,9 @@ pub trait Head {
 ///
 /// # Invariants
 ///
-/// - The number comes from [`Fragment::into_packed`], with the [headroom](Room::headroom), and a mark if there is a list; the fragment is
+/// - The number comes from `Fragment::into_packed`, with the [headroom](Room::headroom), and a mark if there is a list; the fragment is
 ///   owned.
-/// - With [`LIST`], the list has as many entries as it says, each of which comes from [`Listed::into_raw`] and is owned, and all
+/// - With `LIST`, the list has as many entries as it says, each of which comes from `Listed::into_raw` and is owned, and all
 ///   of which have the same length.
 pub struct RxBuffer(NonNull<c_void>);
 

@@ -87,7 +87,7 @@ impl TxFrame {
         Self::with(skb, header, N as u8, any_layout)
     }
 
-    /// Puts `len` zeros before a packet, at most [`MAX_ZEROED`]: a header that leaves nothing to a device. `any_layout` as for
+    /// Puts `len` zeros before a packet, at most 24: a header that leaves nothing to a device. `any_layout` as for
     /// [`new`](Self::new).
     #[inline]
     pub fn zeroed(skb: TxSkBuff, len: u8, any_layout: bool) -> Self {

@@ -59,7 +59,7 @@ impl Frame {
         ManuallyDrop::new(self).0
     }
 
-    /// Returns the length in bytes, with the header that [`push`](Self::push) has put before it.
+    /// Returns the length in bytes, with the header that has been put before it.
     #[inline]
     #[expect(clippy::len_without_is_empty)]
     pub fn len(&self) -> u32 {
