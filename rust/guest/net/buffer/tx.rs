@@ -30,9 +30,6 @@ use kernel::prelude::*;
 /// The longest header that a [`TxFrame`] can have.
 pub const MAX_HEADER: usize = 40;
 
-/// The longest header of zeros.
-const MAX_ZEROED: usize = 24;
-
 /// A packet with a header of the device's before it, ready to be sent.
 ///
 /// The header goes into the packet's headroom when the device and the packet allow it: the device then needs one segment
@@ -84,43 +81,57 @@ impl TxFrame {
         const { assert!(N <= MAX_HEADER) };
 
         // CAST: At most `MAX_HEADER`.
-        Self::with(skb, header, N as u8, any_layout)
+        let at = Self::place(&skb, N as u8, any_layout);
+        // SAFETY: There is room for `N` bytes, which nobody else uses.
+        unsafe { core::ptr::copy_nonoverlapping(header.as_ptr(), at, N) };
+
+        // INVARIANT: It has just been written.
+        Self(Outgoing::Stack(skb))
     }
 
-    /// Puts `len` zeros before a packet, at most 24: a header that leaves nothing to a device. `any_layout` as for
-    /// [`new`](Self::new).
+    /// Puts `len` zeros before a packet, 8 to 24: a header that leaves nothing to a device. `any_layout` as for [`new`](Self::new).
     #[inline]
     pub fn zeroed(skb: TxSkBuff, len: u8, any_layout: bool) -> Self {
-        // Whatever their number, these are a few stores. What is before the header is the driver's too.
-        Self::with(skb, &[0; MAX_ZEROED], len.min(MAX_ZEROED as u8), any_layout)
+        const WORD: usize = size_of::<u64>();
+        // CAST: Small constants.
+        let len = len.clamp(WORD as u8, 3 * WORD as u8);
+
+        let at = Self::place(&skb, len, any_layout);
+        let last = usize::from(len) - WORD;
+        // Whatever their number is, these reach all of them.
+        for start in [0, last.min(WORD), last] {
+            // SAFETY: There is room for `len` bytes, and this word ends there at the latest.
+            let word = unsafe { at.add(start) }.cast::<u64>();
+            // SAFETY: As above; nobody else uses it.
+            unsafe { word.write_unaligned(0) };
+        }
+
+        // INVARIANT: It has just been written.
+        Self(Outgoing::Stack(skb))
     }
 
-    /// Puts `bytes` before a packet. `len` of them are the header: all, or as many of them as there are to be zeros.
+    /// Chooses where a header of `len` bytes goes, and notes that in the control block. Returns a pointer that is valid for so many, at
+    /// most [`MAX_HEADER`], which nobody else uses.
     #[inline]
-    fn with<const N: usize>(skb: TxSkBuff, bytes: &[u8; N], len: u8, any_layout: bool) -> Self {
+    fn place(skb: &TxSkBuff, len: u8, any_layout: bool) -> *mut u8 {
         let raw = skb.as_ptr();
         // SAFETY: The packet is valid, and its control block is the driver's.
         let control = unsafe { addr_of_mut!((*raw).cb).cast::<Control>() };
-        let in_headroom = any_layout && skb.head_is_ours(N);
+        let in_headroom = any_layout && skb.head_is_ours(len.into());
 
-        let at = if in_headroom {
-            // SAFETY: The packet is valid.
-            let data = unsafe { (*raw).data };
-            // SAFETY: There are at least `N` bytes before the data.
-            unsafe { data.sub(N) }
-        } else {
-            // SAFETY: `control` is valid.
-            unsafe { addr_of_mut!((*control).header).cast() }
-        };
-        // SAFETY: There is room for `N` bytes, which nobody else uses.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), at, N) };
         // SAFETY: `control` is valid.
         unsafe { addr_of_mut!((*control).len).write(len) };
         // SAFETY: As above.
         unsafe { addr_of_mut!((*control).in_headroom).write(in_headroom) };
-
-        // INVARIANT: It has just been written.
-        Self(Outgoing::Stack(skb))
+        if in_headroom {
+            // SAFETY: The packet is valid.
+            let data = unsafe { (*raw).data };
+            // SAFETY: There are at least `len` bytes before the data.
+            unsafe { data.sub(len.into()) }
+        } else {
+            // SAFETY: `control` is valid.
+            unsafe { addr_of_mut!((*control).header).cast() }
+        }
     }
 
     /// Puts `N` zeros before a packet of a program: a header that leaves nothing to a device, which does not mind where the
