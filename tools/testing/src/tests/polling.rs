@@ -155,13 +155,17 @@ fn busy(guest: &mut Guest, lab: &Lab) -> Result<()> {
     const WAIT: &str = "/proc/sys/net/core/busy_read";
     const POLLED: &str = "awk '$1 == \"TcpExt:\" { if (n) print $n; else for (i = 2; i <= NF; i++) if ($i == \"BusyPollRxPackets\") n = i }' \
                           /proc/net/netstat";
+    const LIMIT: Duration = Duration::from_secs(30);
 
     transfer(guest, lab, DATA)?;
     ensure!(guest.number(POLLED)? == 0);
-    guest.sh(&format!("echo 1000 >{WAIT}"))?;
-    transfer(guest, lab, DATA)?;
-    let polled = guest.number(POLLED)?;
-    ensure!(polled > 0, "no socket has polled");
+    // For 0.1 s, and more than once: data that are there already are waited for by nobody.
+    guest.sh(&format!("echo 100000 >{WAIT}"))?;
+    let polled = guest.wait_for("a socket that polls", LIMIT, |guest| {
+        transfer(guest, lab, DATA)?;
+        let polled = guest.number(POLLED)?;
+        Ok((polled > 0).then_some(polled))
+    })?;
 
     guest.sh(&format!("echo 0 >{WAIT}"))?;
     transfer(guest, lab, DATA)?;
