@@ -104,7 +104,7 @@ fn out_of_memory(guest: &mut Guest, driver: Driver) -> Result<()> {
     // Memory of a file system without a disk cannot be reclaimed, nor moved away.
     guest.sh_for(
         RESIZE,
-        "dd if=/dev/zero of=/tmp/needed bs=1M count=200 2>/dev/null && [ $(wc -c </tmp/needed) = 209715200 ]",
+        "dd if=/dev/zero of=/tmp/needed bs=1M count=240 2>/dev/null && [ $(wc -c </tmp/needed) = 251658240 ]",
     )?;
     let killed = guest.number("awk '$1 == \"oom_kill\" { print $2 }' /proc/vmstat")?;
     ensure!(killed == 0, "{killed} processes were killed");
