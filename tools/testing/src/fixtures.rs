@@ -37,6 +37,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("live_patch/live_patch.ko", "modules/live_patch.ko"),
     ("mute_balloon/mute_balloon.ko", "modules/mute_balloon.ko"),
+    ("null_card/null_card.ko", "modules/null_card.ko"),
     ("restart_queue/restart_queue.ko", "modules/restart_queue.ko"),
     ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
     ("stop_walk/stop_walk.ko", "modules/stop_walk.ko"),

@@ -36,7 +36,7 @@ const DEVICE: &str = "tx=timer,ioeventfd=off,disable-legacy=on";
 const PACKETS: u32 = 20_000;
 
 /// How many packets of 64 KiB, with headers.
-const LARGE: u32 = 500;
+const LARGE: u32 = 10_000;
 
 /// Without what the kernel sends by itself.
 const QUIET: &str =
@@ -44,6 +44,9 @@ const QUIET: &str =
 
 /// The script of a guest that only sends.
 const SENDER: &str = "modprobe pktgen && modprobe dummy && ip link set dummy0 up";
+
+/// The script of a guest that sends packets to be cut.
+const SENDER_OF_LARGE: &str = "insmod /modules/null_card.ko && ip link set null0 up";
 
 /// The script of a guest that receives what its other card sends.
 const RECEIVER: &str =
@@ -100,7 +103,7 @@ pub fn benchmarks() -> Vec<Benchmark> {
             "instructions for each MiB in packets of 64 KiB that the device cuts",
             move |bench| {
                 let spec = Spec::q35().tap(1, DEVICE);
-                measure(bench, setup(spec, SENDER, UP), &[segmented()])
+                measure(bench, setup(spec, SENDER_OF_LARGE, UP), &[segmented()])
             },
         ),
         Benchmark::new(
@@ -297,7 +300,7 @@ fn segmented() -> Load {
         number: MEBIBYTES,
         packets: LARGE.into(),
         counter: "tx_packets",
-        alone: format!("frames dummy0 {LARGE}"),
+        alone: format!("frames null0 {LARGE}"),
         with: format!("frames eth0 {LARGE}"),
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{
 use std::{
     collections::{
         BTreeMap,
+        BTreeSet,
         HashMap, //
     },
     fmt::{
@@ -88,7 +89,7 @@ impl Function {
                 Class::Driver
             }
             Some("guest_integrity") => Class::Driver,
-            Some("pktgen" | "vmxnet3" | "dummy") => Class::Load,
+            Some("pktgen" | "vmxnet3" | "dummy" | "null_card") => Class::Load,
             Some(module) if module.starts_with("virtio") => Class::Virtio,
             Some(_) => Class::Kernel,
             None if self.name == PROGRAMS => Class::Programs,
@@ -259,6 +260,35 @@ impl Profile {
             .sum()
     }
 
+    /// The functions outside the virtio core in which a driver has more executed than another: its own, and those that differ by a
+    /// fiftieth, and by `least` instructions.
+    pub fn differing<'a>(&'a self, other: &'a Self, least: f64) -> BTreeSet<&'a Function> {
+        let instructions =
+            |profile: &Self, function| profile.0.get(function).map_or(0.0, |c| c.instructions);
+
+        self.0
+            .keys()
+            .chain(other.0.keys())
+            .filter(|function| match function.class() {
+                Class::Driver => true,
+                Class::Kernel => {
+                    let (a, b) = (instructions(self, function), instructions(other, function));
+                    (a - b).abs() >= least.max(a.max(b) / 50.0)
+                }
+                Class::Virtio | Class::Load | Class::Programs => false,
+            })
+            .collect()
+    }
+
+    /// The instructions of these functions.
+    pub fn of_these(&self, functions: &BTreeSet<&Function>) -> f64 {
+        functions
+            .iter()
+            .filter_map(|function| self.0.get(function))
+            .map(|count| count.instructions)
+            .sum()
+    }
+
     /// All instructions.
     pub fn total(&self) -> f64 {
         self.0.values().map(|count| count.instructions).sum()
@@ -344,6 +374,41 @@ mod tests {
         assert_eq!(profile.of(Class::Driver), 3.0);
         assert_eq!(profile.total(), 37.0);
         Ok(())
+    }
+
+    #[test]
+    fn what_is_executed_as_much_with_either_driver_is_not_the_drivers() {
+        let profile = |counts: &[(&str, Option<&str>, f64)]| {
+            Profile(
+                counts
+                    .iter()
+                    .map(|(name, module, instructions)| {
+                        let function = Function {
+                            name: (*name).to_owned(),
+                            module: module.map(str::to_owned),
+                        };
+                        (function, count(1.0, *instructions))
+                    })
+                    .collect(),
+            )
+        };
+        let theirs = profile(&[
+            ("start_xmit", Some("virtio_net"), 30.0),
+            ("virtqueue_kick", None, 9.0),
+            ("sg_init_table", None, 20.0),
+            ("clear_page", None, 10_000.0),
+            ("kfree", None, 10.0),
+        ]);
+        let ours = profile(&[
+            ("xmit", Some("virtio_net_rust"), 40.0),
+            ("virtqueue_kick", None, 19.0),
+            ("clear_page", None, 10_100.0),
+            ("kfree", None, 10.5),
+        ]);
+
+        let differing = theirs.differing(&ours, 1.0);
+        assert_eq!(theirs.of_these(&differing), 50.0);
+        assert_eq!(ours.of_these(&differing), 40.0);
     }
 
     #[test]
