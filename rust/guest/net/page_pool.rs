@@ -61,14 +61,16 @@ pub(super) struct Pool {
 ///
 /// # Invariants
 ///
-/// There are `count` pieces of `size` bytes, which are multiples of [`UNIT`], from `next` on, each of which this value owns one
-/// reference of the page for.
+/// There are `count` pieces of `size` bytes, which are multiples of [`UNIT`], and not zero if there is a piece, from `next` on, each of
+/// which this value owns one reference of the page for.
 struct Rest {
     next: *mut u8,
     size: u32,
     count: u32,
     /// Of how many units they were wanted.
     wanted: u32,
+    /// How many of them a page is cut into, which is large enough.
+    pieces: u32,
 }
 
 impl Rest {
@@ -77,7 +79,20 @@ impl Rest {
         size: 0,
         count: 0,
         wanted: 0,
+        pieces: 0,
     };
+
+    /// Says how pages of `max` bytes are cut into as many pieces as there can be of at least `units`. Returns [`None`] when there is none.
+    fn of(units: u32, max: u32) -> Option<Self> {
+        let pieces = max.checked_div(units.checked_mul(UNIT as u32)?)?;
+
+        Some(Self {
+            size: max.checked_div(pieces)? / UNIT as u32 * UNIT as u32,
+            wanted: units,
+            pieces,
+            ..Self::NONE
+        })
+    }
 
     /// Returns the next piece.
     #[inline]
@@ -230,15 +245,13 @@ impl<'a> PoolRef<'a> {
         self.cut(units, wait)
     }
 
-    /// Allocates a page, and returns the first of the pieces of at least `units` that it is cut into.
+    /// Allocates a page, and returns the first of the pieces of at least `units` that it is cut into. There is none left of the last
+    /// one that was cut so.
     #[inline(never)]
     fn cut(&mut self, units: u32, wait: Wait) -> Option<Fragment> {
-        let size = units.checked_mul(UNIT as u32)?;
-        // CAST: A page is far smaller than 4 GiB.
-        let max = self.0.max as u32;
-        let count = max.checked_div(size)?;
-        if count == 0 {
-            return None;
+        if self.0.rest.wanted != units || self.0.rest.pieces == 0 {
+            // CAST: A page is far smaller than 4 GiB.
+            self.0.rest = Rest::of(units, self.0.max as u32)?;
         }
 
         let gfp = match wait {
@@ -253,23 +266,17 @@ impl<'a> PoolRef<'a> {
             return None;
         }
 
-        // INVARIANT: The page is at least so large, each piece has `units`, which are not zero, and there are as many references below.
-        let mut rest = Rest {
-            // SAFETY: `page` is valid, and not in high memory: that was not asked for.
-            next: unsafe { bindings::page_address(page) }.cast(),
-            size: max / count / UNIT as u32 * UNIT as u32,
-            count,
-            wanted: units,
-        };
-        if count == 1 {
-            return rest.pop();
+        let rest = &mut self.0.rest;
+        if rest.pieces > 1 {
+            // CAST: A page is far smaller than 2 GiB.
+            // SAFETY: The page is valid, has just been allocated, and nobody else has a reference.
+            unsafe { bindings::page_pool_fragment_page(page, rest.pieces as c_long) };
         }
-        // CAST: A page is far smaller than 2 GiB.
-        // SAFETY: The page is valid, has just been allocated, and nobody else has a reference.
-        unsafe { bindings::page_pool_fragment_page(page, count as c_long) };
-        let first = rest.pop();
-        self.0.rest = rest;
-        first
+        // INVARIANT: There was none left. The page is at least so large, and has as many references.
+        // SAFETY: `page` is valid, and not in high memory: that was not asked for.
+        rest.next = unsafe { bindings::page_address(page) }.cast();
+        rest.count = rest.pieces;
+        rest.pop()
     }
 }
 
