@@ -24,8 +24,7 @@ use crate::{
     pairs::{
         self,
         Pair,
-        Queues,
-        Role, //
+        Queues, //
     },
     peers::Peers,
     recovery::{
@@ -43,7 +42,10 @@ use crate::{
         self,
         Told, //
     },
-    tx::Sender,
+    tx::{
+        Framing,
+        Sender, //
+    },
     xsk, //
 };
 use core::pin::Pin;
@@ -189,25 +191,21 @@ impl virtio::Driver for Driver {
         Ok(())
     }
 
+    #[inline]
     fn vq_callback(data: Pin<&Data>, vq: &Interrupt<'_>) {
-        let interface = data.dev.data();
+        let disarm = || vq.disable_cb();
+        // The queues to receive have even numbers, those to send odd ones, and the control queue comes after all pairs.
+        // CAST: A device has fewer than 65,536 queues.
+        let pair = (vq.index() / 2) as u16;
 
-        match pairs::role(vq.index(), interface.pairs.len()) {
-            Role::Receive(pair) => {
-                if let Some(napi) = data.dev.receive().get(usize::from(pair)) {
-                    napi.schedule(|| vq.disable_cb());
-                }
+        if vq.index() % 2 == 1 {
+            if let Some(napi) = data.dev.reclaim(pair) {
+                napi.schedule(disarm);
             }
-            Role::Transmit(pair) => {
-                if let Some(napi) = data.dev.reclaim(pair) {
-                    napi.schedule(|| vq.disable_cb());
-                }
-            }
-            Role::Control => {
-                if let Some(control) = &interface.control {
-                    control.interrupt();
-                }
-            }
+        } else if let Some(napi) = data.dev.receive().get(usize::from(pair)) {
+            napi.schedule(disarm);
+        } else if let Some(control) = &data.dev.data().control {
+            control.interrupt();
         }
     }
 
@@ -312,8 +310,11 @@ fn interface(
             Sender::new(
                 queues.tx.clone(),
                 tx_size,
-                format,
-                features.any_layout(),
+                Framing {
+                    format,
+                    any_layout: features.any_layout(),
+                    exact_header_len: features.contains(Feature::GuestHdrlen),
+                },
                 tx_stats,
             ),
             GFP_KERNEL,

@@ -141,19 +141,6 @@ pub(crate) struct Tunnel {
     pub(crate) inner_network: u16,
 }
 
-/// How the device is to cut a packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Segmentation {
-    /// One of the `GSO_` constants.
-    pub(crate) gso_type: u8,
-    /// The payload of each segment.
-    pub(crate) size: u16,
-    /// How long the headers are that each segment gets. Only with VIRTIO_NET_F_GUEST_HDRLEN may a device rely on it.
-    pub(crate) header_len: u16,
-    /// The tunnel that it is in.
-    pub(crate) tunnel: Option<Tunnel>,
-}
-
 /// What the device has to say about the checksums of a received packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
@@ -285,34 +272,37 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Makes the header of a packet to send.
+    /// Leaves a checksum to the device: over the bytes from `start` on, to be put `offset` after that.
     #[inline]
-    pub(crate) fn to_send(checksum: Option<Checksum>, segmentation: Option<Segmentation>) -> Self {
-        let mut header = Self::default();
+    pub(crate) fn leave_checksum(&mut self, start: u16, offset: u16) {
+        self.flags |= NEEDS_CSUM;
+        self.csum_start = start;
+        self.csum_offset = offset;
+    }
 
-        if let Some(checksum) = checksum {
-            header.flags = NEEDS_CSUM;
-            header.csum_start = checksum.start;
-            header.csum_offset = checksum.offset;
+    /// Leaves it to the device to cut the packet: `gso_type` is one of the `GSO_` constants, `size` the payload of each segment, and
+    /// `header_len` how long the headers are that each gets. The last may be too much where a device does not rely on it, which is
+    /// without VIRTIO_NET_F_GUEST_HDRLEN.
+    #[inline]
+    pub(crate) fn leave_cutting(&mut self, gso_type: u8, size: u16, header_len: u16) {
+        self.gso_type = gso_type;
+        self.gso_size = size;
+        self.hdr_len = header_len;
+    }
+
+    /// Says that a packet that is to be cut is in a tunnel.
+    #[inline]
+    pub(crate) fn put_into(&mut self, tunnel: Tunnel) {
+        self.gso_type |= if tunnel.ipv6 {
+            GSO_TUNNEL_IPV6
+        } else {
+            GSO_TUNNEL_IPV4
+        };
+        if tunnel.checksum {
+            self.flags |= TUNNEL_CSUM;
         }
-        if let Some(segmentation) = segmentation {
-            header.gso_type = segmentation.gso_type;
-            header.gso_size = segmentation.size;
-            header.hdr_len = segmentation.header_len;
-            if let Some(tunnel) = segmentation.tunnel {
-                header.gso_type |= if tunnel.ipv6 {
-                    GSO_TUNNEL_IPV6
-                } else {
-                    GSO_TUNNEL_IPV4
-                };
-                if tunnel.checksum {
-                    header.flags |= TUNNEL_CSUM;
-                }
-                header.outer_transport = tunnel.outer_transport;
-                header.inner_network = tunnel.inner_network;
-            }
-        }
-        header
+        self.outer_transport = tunnel.outer_transport;
+        self.inner_network = tunnel.inner_network;
     }
 
     /// Returns the bytes for a device. A [short](Layout::Short) layout uses the first [`LEGACY_LEN`]; after them comes the
@@ -366,10 +356,8 @@ impl Header {
     /// Returns what comes after the room for a hash in a [layout with tunnels](Layout::Tunnel).
     #[inline]
     pub(crate) fn tunnel_bytes(self) -> [u8; 4] {
-        let [a, b] = self.outer_transport.to_le_bytes();
-        let [c, d] = self.inner_network.to_le_bytes();
-
-        [a, b, c, d]
+        // One number is one store.
+        (u32::from(self.outer_transport) | (u32::from(self.inner_network) << 16)).to_le_bytes()
     }
 
     /// Reads the bytes of a device. Of a [short](Layout::Short) layout the last two are not the device's and are ignored.

@@ -63,25 +63,6 @@ impl Pair {
     }
 }
 
-/// Whose a queue is.
-pub(crate) enum Role {
-    /// The receive queue of a pair.
-    Receive(u16),
-    /// The transmit queue of a pair.
-    Transmit(u16),
-    /// The control queue, or none that was asked for.
-    Control,
-}
-
-/// Returns what the queue with this number is of a device with `pairs` pairs.
-pub(crate) fn role(index: u32, pairs: usize) -> Role {
-    match u16::try_from(index / 2) {
-        Ok(pair) if usize::from(pair) < pairs && index % 2 == 0 => Role::Receive(pair),
-        Ok(pair) if usize::from(pair) < pairs => Role::Transmit(pair),
-        _ => Role::Control,
-    }
-}
-
 /// Asks for all queues of `pairs` pairs, in the order of their numbers. A buffer to receive into has at most so many segments.
 pub(crate) fn add(queues: &mut Virtqueues<'_>, pairs: u16, segments: u32) -> Result<KVec<Queues>> {
     let mut list = KVec::with_capacity(usize::from(pairs), GFP_KERNEL)?;

@@ -9,11 +9,9 @@
 use crate::{
     counters::tx as counter,
     header::{
-        Checksum,
         Format,
         Header,
         Layout,
-        Segmentation,
         Tunnel,
         GSO_ECN,
         GSO_TCPV4,
@@ -63,11 +61,20 @@ use kernel::{
     sync::Arc, //
 };
 
+/// How a device wants a packet and its header.
+pub(crate) struct Framing {
+    /// What is in a header.
+    pub(crate) format: Format,
+    /// Header and packet may share a descriptor: VIRTIO_F_VERSION_1 or VIRTIO_F_ANY_LAYOUT.
+    pub(crate) any_layout: bool,
+    /// The device relies on what it is told of the length of a packet's headers: VIRTIO_NET_F_GUEST_HDRLEN.
+    pub(crate) exact_header_len: bool,
+}
+
 /// What the lock of a transmit queue protects.
 pub(crate) struct Sender {
     queue: Arc<Queue<TxFrame>>,
-    format: Format,
-    any_layout: bool,
+    framing: Framing,
     /// With fewer free entries than this the ring may be unable to take a packet.
     enough: u32,
     stats: Writer<{ counter::COUNT }>,
@@ -78,14 +85,12 @@ impl Sender {
     pub(crate) fn new(
         queue: Arc<Queue<TxFrame>>,
         size: u32,
-        format: Format,
-        any_layout: bool,
+        framing: Framing,
         stats: Writer<{ counter::COUNT }>,
     ) -> Self {
         Self {
             queue,
-            format,
-            any_layout,
+            framing,
             // CAST: A small constant. A ring that is smaller still has to be usable.
             enough: size.min(TxFrame::MAX_SEGMENTS as u32),
             stats,
@@ -94,18 +99,13 @@ impl Sender {
 
     /// Gives a packet to the device, or frees it.
     #[inline]
-    fn lend(
-        format: Format,
-        any_layout: bool,
-        vq: &mut Virtqueue<'_, TxFrame>,
-        skb: TxSkBuff,
-    ) -> Result {
+    fn lend(framing: &Framing, vq: &mut Virtqueue<'_, TxFrame>, skb: TxSkBuff) -> Result {
         let frame = if skb.is_complete() {
             skb.timestamp();
             // CAST: At most 24.
-            TxFrame::zeroed(skb, format.len() as u8, any_layout)
+            TxFrame::zeroed(skb, framing.format.len() as u8, framing.any_layout)
         } else {
-            Self::described(format, any_layout, skb)?
+            Self::described(framing, skb)?
         };
         vq.add_outbuf(frame).map_err(|rejected| {
             let reason = match rejected.error {
@@ -122,8 +122,11 @@ impl Sender {
 
     /// Puts a header before a packet that says what the device is to do with it. Frees the packet when that cannot be said.
     #[inline]
-    fn described(format: Format, any_layout: bool, skb: TxSkBuff) -> Result<TxFrame> {
-        let (header, tunnel) = match Self::header(&skb) {
+    fn described(framing: &Framing, skb: TxSkBuff) -> Result<TxFrame> {
+        let &Framing {
+            format, any_layout, ..
+        } = framing;
+        let (header, tunnel) = match Self::header(&skb, framing.exact_header_len) {
             Ok(header) => (header.to_bytes(format), header.tunnel_bytes()),
             Err(error) => {
                 skb.free(DropReason::NotSpecified);
@@ -165,8 +168,8 @@ impl Sender {
         vq: &mut Virtqueue<'_, TxFrame>,
         frame: Frame,
     ) -> core::result::Result<(), Frame> {
-        let frame = match self.format.layout {
-            _ if !self.any_layout => Err(frame),
+        let frame = match self.framing.format.layout {
+            _ if !self.framing.any_layout => Err(frame),
             Layout::Short => TxFrame::of_program::<LEGACY_LEN>(frame),
             Layout::Long => TxFrame::of_program::<LEN>(frame),
             Layout::Hash => TxFrame::of_program::<HASH_LEN>(frame),
@@ -198,7 +201,7 @@ impl Sender {
     }
 
     /// Takes back what the device has sent, and gives what the stack has sent to `consume`.
-    #[inline]
+    #[inline(always)]
     fn reclaim(
         stats: &mut Writer<{ counter::COUNT }>,
         format: Format,
@@ -222,7 +225,7 @@ impl Sender {
                 }
                 Outgoing::Program(frame) => {
                     frames = frames.wrapping_add(1);
-                    // CAST: At most 20.
+                    // CAST: At most 24.
                     let len = frame.len().wrapping_sub(format.len() as u32);
                     frame_bytes = frame_bytes.wrapping_add(len);
                 }
@@ -247,28 +250,36 @@ impl Sender {
 
     /// Says what the device is to do with a packet.
     #[inline]
-    fn header(skb: &TxSkBuff) -> Result<Header> {
-        let checksum = skb.partial_checksum().map(|sum| Checksum {
-            start: sum.start,
-            offset: sum.offset,
-        });
-        let segmentation = skb.segmentation()?.map(|segmentation| Segmentation {
-            gso_type: match segmentation.kind {
-                SegmentKind::TcpV4 => GSO_TCPV4,
-                SegmentKind::TcpV6 => GSO_TCPV6,
-                SegmentKind::Udp => GSO_UDP_L4,
-            } | if segmentation.ecn { GSO_ECN } else { 0 },
-            size: segmentation.size,
-            header_len: segmentation.header_len,
-            tunnel: segmentation.tunnel.map(|tunnel| Tunnel {
+    fn header(skb: &TxSkBuff, exact_header_len: bool) -> Result<Header> {
+        let mut header = Header::default();
+
+        if let Some(sum) = skb.missing_checksum() {
+            header.leave_checksum(sum.start(), sum.offset());
+        }
+        let Some(segmentation) = skb.segmentation() else {
+            return Ok(header);
+        };
+        let gso_type = match segmentation.kind().ok_or(EPROTO)? {
+            SegmentKind::TcpV4 => GSO_TCPV4,
+            SegmentKind::TcpV6 => GSO_TCPV6,
+            SegmentKind::Udp => GSO_UDP_L4,
+        };
+        let ecn = if segmentation.ecn() { GSO_ECN } else { 0 };
+        let header_len = if exact_header_len {
+            segmentation.header_len()
+        } else {
+            u16::try_from(skb.head_len()).unwrap_or(u16::MAX)
+        };
+        header.leave_cutting(gso_type | ecn, segmentation.size(), header_len);
+        if let Some(tunnel) = segmentation.tunnel() {
+            header.put_into(Tunnel {
                 ipv6: tunnel.ipv6,
                 checksum: tunnel.checksum,
                 outer_transport: tunnel.outer_transport,
                 inner_network: tunnel.inner_network,
-            }),
-        });
-
-        Ok(Header::to_send(checksum, segmentation))
+            });
+        }
+        Ok(header)
     }
 }
 
@@ -286,7 +297,7 @@ impl Transmit for Sender {
         };
 
         vq.disable_cb();
-        let kick = match Self::lend(self.format, self.any_layout, &mut vq, skb) {
+        let kick = match Self::lend(&self.framing, &mut vq, skb) {
             Ok(()) => {
                 if vq.num_free() < self.enough {
                     queue.stop();
@@ -316,7 +327,8 @@ impl Transmit for Sender {
 
         vq.disable_cb();
         if (vq.num_free() as usize) < frames.len().saturating_add(TxFrame::MAX_SEGMENTS) {
-            Self::reclaim(&mut self.stats, self.format, &mut vq, queue, |skb| {
+            let format = self.framing.format;
+            Self::reclaim(&mut self.stats, format, &mut vq, queue, |skb| {
                 skb.consume_any()
             });
         }
@@ -343,6 +355,7 @@ impl Transmit for Sender {
         }
     }
 
+    #[inline(always)]
     fn complete(&mut self, queue: &TxQueue<'_, Interface>, cx: &Context<'_>) -> Progress {
         let Some(mut vq) = self.queue.lock() else {
             // A device that is gone interrupts no more.
@@ -354,20 +367,21 @@ impl Transmit for Sender {
         if !is_netpoll {
             vq.disable_cb();
         }
-        Self::reclaim(&mut self.stats, self.format, &mut vq, queue, |skb| {
+        let format = self.framing.format;
+        Self::reclaim(&mut self.stats, format, &mut vq, queue, |skb| {
             skb.consume(cx)
         });
-        let progress = if is_netpoll {
-            Progress::Done(0)
-        } else {
+        let progress = if queue.has_frames() && !is_netpoll {
             Self::send_frames(&mut self.stats, self.enough, &mut vq, queue, cx)
+        } else {
+            Progress::Done(0)
         };
         if vq.num_free() >= self.enough && queue.wake() {
             self.stats.add(counter::WAKES, 1);
         }
         match progress {
-            // Freeing what was sent can wait until there is more of it.
-            Progress::Done(_) if !is_netpoll && !vq.enable_cb_delayed() => {
+            // Freeing what was sent can wait until there is more of it. When all is back the next packet turns the interrupt on.
+            Progress::Done(_) if !is_netpoll && !vq.is_idle() && !vq.enable_cb_delayed() => {
                 vq.disable_cb();
                 Progress::Again
             }

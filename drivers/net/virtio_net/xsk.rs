@@ -254,6 +254,7 @@ fn skip_frames(count: u16, cx: &mut Context<'_>) -> core::result::Result<(), usi
 
 impl Sender {
     /// Sends what a socket has to send, as far as there is room. The stack keeps what it needs for a packet.
+    #[cold]
     pub(crate) fn send_frames(
         stats: &mut Writer<{ tx::COUNT }>,
         enough: u32,
@@ -261,9 +262,6 @@ impl Sender {
         queue: &TxQueue<'_, Interface>,
         cx: &Context<'_>,
     ) -> Progress {
-        if !queue.has_frames() {
-            return Progress::Done(0);
-        }
         let budget = u32::try_from(cx.budget()).unwrap_or(0);
         let reserve = enough.min(vq.size() / 2);
         // Each packet has a header, which takes an entry too where descriptors are not indirect.

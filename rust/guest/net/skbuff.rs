@@ -27,6 +27,7 @@ pub use self::{
     },
     tunnel::Tunnel,
     tx::{
+        MissingChecksum,
         SegmentKind,
         Segmentation,
         TxSkBuff, //

@@ -81,8 +81,8 @@ pub trait Transmit: Send + Sized + 'static {
     /// Reclaims what the device has sent, and wakes the queue. In the poll of the queue's NAPI instance.
     ///
     /// When there is nothing left to do it turns the device's interrupt on as well, so that the lock is taken once: with
-    /// [`Progress::Done`] it is on. With a budget of 0 it leaves the interrupt as it is: it is netpoll that asks, no poll need
-    /// follow, and one that is due turns it on by itself.
+    /// [`Progress::Done`] it is on, unless nothing is in flight. With a budget of 0 it leaves the interrupt as it is: it is netpoll
+    /// that asks, no poll need follow, and one that is due turns it on by itself.
     fn complete(&mut self, queue: &TxQueue<'_, Self::Device>, cx: &Context<'_>) -> Progress;
 
     /// Turns the device's interrupt off.

@@ -532,7 +532,14 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
         unsafe { (*self.vq.as_ptr()).num_free }
     }
 
+    /// Returns whether all buffers have come back: no other one does until one is added.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.num_free() == self.size()
+    }
+
     /// Returns the number of entries of the ring.
+    #[inline]
     pub fn size(&self) -> u32 {
         // SAFETY: By the type invariant `vq` is valid.
         unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) }
@@ -565,6 +572,7 @@ impl Interrupt<'_> {
     /// # Safety
     ///
     /// `vq` is valid as long as the value exists.
+    #[inline]
     pub(super) unsafe fn new(vq: NonNull<bindings::virtqueue>) -> Self {
         // INVARIANT: By the safety requirements.
         Self {
@@ -574,6 +582,7 @@ impl Interrupt<'_> {
     }
 
     /// Returns the queue's number in the device.
+    #[inline]
     pub fn index(&self) -> u32 {
         // SAFETY: By the type invariant `vq` is valid; its index never changes.
         unsafe { (*self.vq.as_ptr()).index }
@@ -582,6 +591,7 @@ impl Interrupt<'_> {
     /// Asks the device not to interrupt any more, before the work is handed to NAPI or a work item.
     ///
     /// The queue may be in use on another CPU; as in C, at worst one more interrupt comes.
+    #[inline]
     pub fn disable_cb(&self) {
         // SAFETY: By the type invariant `vq` is valid.
         unsafe { bindings::virtqueue_disable_cb(self.vq.as_ptr()) };

@@ -19,6 +19,7 @@ use crate::{
 };
 use core::{
     ffi::c_void,
+    marker::PhantomData,
     mem::offset_of,
     ptr::{
         addr_of_mut,
@@ -81,11 +82,12 @@ impl TxFrame {
         const { assert!(N <= MAX_HEADER) };
 
         // CAST: At most `MAX_HEADER`.
-        let at = Self::place(&skb, N as u8, any_layout);
+        let place = Place::new(&skb, N as u8, any_layout);
         // SAFETY: There is room for `N` bytes, which nobody else uses.
-        unsafe { core::ptr::copy_nonoverlapping(header.as_ptr(), at, N) };
+        unsafe { core::ptr::copy_nonoverlapping(header.as_ptr(), place.at, N) };
 
-        // INVARIANT: It has just been written.
+        place.note();
+        // INVARIANT: It has just been written, and noted.
         Self(Outgoing::Stack(skb))
     }
 
@@ -96,42 +98,19 @@ impl TxFrame {
         // CAST: Small constants.
         let len = len.clamp(WORD as u8, 3 * WORD as u8);
 
-        let at = Self::place(&skb, len, any_layout);
+        let place = Place::new(&skb, len, any_layout);
         let last = usize::from(len) - WORD;
         // Whatever their number is, these reach all of them.
         for start in [0, last.min(WORD), last] {
             // SAFETY: There is room for `len` bytes, and this word ends there at the latest.
-            let word = unsafe { at.add(start) }.cast::<u64>();
+            let word = unsafe { place.at.add(start) }.cast::<u64>();
             // SAFETY: As above; nobody else uses it.
             unsafe { word.write_unaligned(0) };
         }
 
-        // INVARIANT: It has just been written.
+        place.note();
+        // INVARIANT: It has just been written, and noted.
         Self(Outgoing::Stack(skb))
-    }
-
-    /// Chooses where a header of `len` bytes goes, and notes that in the control block. Returns a pointer that is valid for so many, at
-    /// most [`MAX_HEADER`], which nobody else uses.
-    #[inline]
-    fn place(skb: &TxSkBuff, len: u8, any_layout: bool) -> *mut u8 {
-        let raw = skb.as_ptr();
-        // SAFETY: The packet is valid, and its control block is the driver's.
-        let control = unsafe { addr_of_mut!((*raw).cb).cast::<Control>() };
-        let in_headroom = any_layout && skb.head_is_ours(len.into());
-
-        // SAFETY: `control` is valid.
-        unsafe { addr_of_mut!((*control).len).write(len) };
-        // SAFETY: As above.
-        unsafe { addr_of_mut!((*control).in_headroom).write(in_headroom) };
-        if in_headroom {
-            // SAFETY: The packet is valid.
-            let data = unsafe { (*raw).data };
-            // SAFETY: There are at least `len` bytes before the data.
-            unsafe { data.sub(len.into()) }
-        } else {
-            // SAFETY: `control` is valid.
-            unsafe { addr_of_mut!((*control).header).cast() }
-        }
     }
 
     /// Puts `N` zeros before a packet of a program: a header that leaves nothing to a device, which does not mind where the
@@ -160,6 +139,60 @@ impl TxFrame {
     #[inline]
     pub fn into_inner(self) -> Outgoing {
         self.0
+    }
+}
+
+/// Where the header of a packet goes.
+///
+/// # Invariants
+///
+/// - `control` is in the control block of a valid packet, and nobody else's.
+/// - `at` is valid for `len` bytes, which nobody else uses: those before the packet's data with `in_headroom`, and otherwise those of
+///   `control`.
+struct Place<'a> {
+    at: *mut u8,
+    control: *mut Control,
+    len: u8,
+    in_headroom: bool,
+    _skb: PhantomData<&'a TxSkBuff>,
+}
+
+impl<'a> Place<'a> {
+    /// Chooses one for `len` bytes, at most [`MAX_HEADER`].
+    #[inline]
+    fn new(skb: &'a TxSkBuff, len: u8, any_layout: bool) -> Self {
+        let raw = skb.as_ptr();
+        // SAFETY: The packet is valid, and its control block is the driver's.
+        let control = unsafe { addr_of_mut!((*raw).cb).cast::<Control>() };
+        let in_headroom = any_layout && skb.head_is_ours(len.into());
+
+        let at = if in_headroom {
+            // SAFETY: The packet is valid.
+            let data = unsafe { (*raw).data };
+            // SAFETY: There are at least `len` bytes before the data.
+            unsafe { data.sub(len.into()) }
+        } else {
+            // SAFETY: `control` is valid.
+            unsafe { addr_of_mut!((*control).header).cast() }
+        };
+        // INVARIANT: As just chosen.
+        Self {
+            at,
+            control,
+            len,
+            in_headroom,
+            _skb: PhantomData,
+        }
+    }
+
+    /// Notes the place in the control block: after the header has been written, so that what is noted is still at hand when the packet
+    /// is lent.
+    #[inline]
+    fn note(self) {
+        // SAFETY: By the type invariant.
+        unsafe { addr_of_mut!((*self.control).len).write(self.len) };
+        // SAFETY: As above.
+        unsafe { addr_of_mut!((*self.control).in_headroom).write(self.in_headroom) };
     }
 }
 

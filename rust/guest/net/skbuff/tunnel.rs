@@ -5,7 +5,7 @@
 use super::{
     Headers,
     Owned,
-    TxSkBuff, //
+    Segmentation, //
 };
 use crate::bindings;
 use core::{
@@ -26,20 +26,20 @@ pub struct Tunnel {
     pub inner_network: u16,
 }
 
-impl TxSkBuff {
-    /// Returns the tunnel of a packet with this kind of segmentation, if it is in one.
+impl Segmentation<'_> {
+    /// Returns the tunnel that the packet is in, if it is in one.
     #[inline]
-    pub(super) fn tunnel(&self, gso_type: u32) -> Option<Tunnel> {
-        // CAST: Masks of bits.
-        let checksum = gso_type & bindings::SKB_GSO_UDP_TUNNEL_CSUM as u32 != 0;
-        if !checksum && gso_type & bindings::SKB_GSO_UDP_TUNNEL as u32 == 0 {
+    pub fn tunnel(self) -> Option<Tunnel> {
+        let checksum = self.has(bindings::SKB_GSO_UDP_TUNNEL_CSUM);
+        if !checksum && !self.has(bindings::SKB_GSO_UDP_TUNNEL) {
             return None;
         }
 
+        let skb = &self.0 .0;
         // SAFETY: By the type invariant the packet is valid, and nobody writes its headers while it is sent.
-        let headers = unsafe { &*self.0.headers() };
+        let headers = unsafe { &*skb.headers() };
         // CAST: The offsets are 16 bits wide, and the headers lie behind the headroom.
-        let headroom = self.0.headroom() as u16;
+        let headroom = skb.headroom() as u16;
         Some(Tunnel {
             // CAST: The constant is 16 bits wide.
             ipv6: headers.protocol == (bindings::ETH_P_IPV6 as u16).to_be(),

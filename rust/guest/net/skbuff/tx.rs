@@ -5,9 +5,7 @@
 use super::{
     DropReason,
     Headers,
-    Owned,
-    PartialChecksum,
-    Tunnel, //
+    Owned, //
 };
 use crate::{
     bindings,
@@ -30,19 +28,90 @@ pub enum SegmentKind {
     Udp,
 }
 
-/// How a packet is to be cut.
+/// Where the device is to fill in a packet's checksum.
+///
+/// # Invariants
+///
+/// The packet has a partial checksum.
 #[derive(Clone, Copy)]
-pub struct Segmentation {
-    /// The kind of the segments.
-    pub kind: SegmentKind,
-    /// The payload of each segment.
-    pub size: u16,
-    /// How long the headers are that each segment gets, up to the end of TCP's or UDP's.
-    pub header_len: u16,
-    /// The TCP header has the CWR bit set, which only the first segment may have.
-    pub ecn: bool,
-    /// The tunnel that it is in.
-    pub tunnel: Option<Tunnel>,
+pub struct MissingChecksum<'a>(&'a TxSkBuff);
+
+impl MissingChecksum<'_> {
+    /// Returns where the bytes to sum begin, counted from the Ethernet header.
+    #[inline]
+    pub fn start(self) -> u16 {
+        // SAFETY: By the type invariant `headers()` is valid, and this member of the union is the one in use.
+        let start = unsafe { (*self.0 .0.headers()).__bindgen_anon_1.__bindgen_anon_1 }.csum_start;
+
+        // CAST: An offset in the linear part, which is far below 64 KiB where `csum_start` can hold it.
+        start.wrapping_sub(self.0 .0.headroom() as u16)
+    }
+
+    /// Returns where the sum goes, counted from [`start`](Self::start).
+    #[inline]
+    pub fn offset(self) -> u16 {
+        // SAFETY: As above.
+        unsafe { (*self.0 .0.headers()).__bindgen_anon_1.__bindgen_anon_1 }.csum_offset
+    }
+}
+
+/// How the device is to cut a packet.
+#[derive(Clone, Copy)]
+pub struct Segmentation<'a>(pub(super) &'a TxSkBuff);
+
+impl Segmentation<'_> {
+    #[inline]
+    pub(super) fn has(self, bit: c_int) -> bool {
+        // CAST: A mask of bits.
+        self.0.shared_info().gso_type & bit as u32 != 0
+    }
+
+    /// Returns the kind of the segments, or [`None`] for one that a driver of this crate cannot have asked for.
+    #[inline]
+    pub fn kind(self) -> Option<SegmentKind> {
+        if self.has(bindings::SKB_GSO_TCPV4) {
+            Some(SegmentKind::TcpV4)
+        } else if self.has(bindings::SKB_GSO_TCPV6) {
+            Some(SegmentKind::TcpV6)
+        } else if self.has(bindings::SKB_GSO_UDP_L4) {
+            Some(SegmentKind::Udp)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the payload of each segment, in bytes.
+    #[inline]
+    pub fn size(self) -> u16 {
+        self.0.shared_info().gso_size
+    }
+
+    /// Returns whether the TCP header has the CWR bit set, which only the first segment may have.
+    #[inline]
+    pub fn ecn(self) -> bool {
+        self.has(bindings::SKB_GSO_TCP_ECN)
+    }
+
+    /// Returns how long the headers are that each segment gets, up to the end of TCP's or UDP's. The stack sees to it that they are in
+    /// the linear part, all of which counts where they are not.
+    #[inline]
+    pub fn header_len(self) -> u16 {
+        const UDP: u16 = 8;
+        const TCP_DATA_OFFSET: u16 = 12;
+
+        let skb = self.0;
+        let end = skb.missing_checksum().and_then(|sum| {
+            let start = sum.start();
+            if self.kind() == Some(SegmentKind::Udp) {
+                return start.checked_add(UDP);
+            }
+            let words = skb.linear_byte(start.checked_add(TCP_DATA_OFFSET)?)? >> 4;
+            start.checked_add(u16::from(words) * 4)
+        });
+        let linear = u16::try_from(skb.head_len()).unwrap_or(u16::MAX);
+
+        end.map_or(linear, |end| end.min(linear))
+    }
 }
 
 /// A packet that the stack wants sent.
@@ -96,80 +165,26 @@ impl TxSkBuff {
     }
 
     /// Returns where the device is to fill in a checksum, if it is.
+    // This and `segmentation()` are no more than a pointer: what they say stays where it is until it is used.
     #[inline]
-    pub fn partial_checksum(&self) -> Option<PartialChecksum> {
-        let headers = self.0.headers();
+    pub fn missing_checksum(&self) -> Option<MissingChecksum<'_>> {
+        // SAFETY: `headers()` is valid.
+        let summed = unsafe { Headers::ip_summed_raw(self.0.headers()) };
 
-        // SAFETY: `headers` is valid.
-        let summed = unsafe { Headers::ip_summed_raw(headers) };
-        if u32::from(summed) != bindings::CHECKSUM_PARTIAL {
-            return None;
-        }
+        // INVARIANT: As has just been seen.
+        (u32::from(summed) == bindings::CHECKSUM_PARTIAL).then_some(MissingChecksum(self))
+    }
 
-        // SAFETY: `headers` is valid, and with a partial checksum this member of the union is the one in use.
-        let sum = unsafe { (*headers).__bindgen_anon_1.__bindgen_anon_1 };
-        Some(PartialChecksum {
-            // CAST: An offset in the linear part, which is far below 64 KiB where `csum_start` can hold it.
-            start: sum.csum_start.wrapping_sub(self.0.headroom() as u16),
-            offset: sum.csum_offset,
-        })
+    /// Returns how the device is to cut the packet, if it is.
+    #[inline]
+    pub fn segmentation(&self) -> Option<Segmentation<'_>> {
+        (self.shared_info().gso_size != 0).then_some(Segmentation(self))
     }
 
     /// Returns whether the device has nothing to do to the packet: no checksum to fill in, and not to cut it.
     #[inline]
     pub fn is_complete(&self) -> bool {
-        self.partial_checksum().is_none() && self.shared_info().gso_size == 0
-    }
-
-    /// Returns how the device is to cut the packet, if it is.
-    ///
-    /// # Errors
-    ///
-    /// [`EPROTO`] for a kind that a driver of this crate cannot have asked for.
-    #[inline]
-    pub fn segmentation(&self) -> Result<Option<Segmentation>> {
-        let info = self.shared_info();
-        if info.gso_size == 0 {
-            return Ok(None);
-        }
-
-        // CAST: A mask of bits.
-        let has = |bit: c_int| info.gso_type & bit as u32 != 0;
-        let kind = if has(bindings::SKB_GSO_TCPV4) {
-            SegmentKind::TcpV4
-        } else if has(bindings::SKB_GSO_TCPV6) {
-            SegmentKind::TcpV6
-        } else if has(bindings::SKB_GSO_UDP_L4) {
-            SegmentKind::Udp
-        } else {
-            return Err(EPROTO);
-        };
-        Ok(Some(Segmentation {
-            kind,
-            size: info.gso_size,
-            header_len: self.header_len(kind),
-            ecn: has(bindings::SKB_GSO_TCP_ECN),
-            tunnel: self.tunnel(info.gso_type),
-        }))
-    }
-
-    /// Returns how long the headers are of a packet that is to be cut. The stack sees to it that they are in the linear part, all
-    /// of which counts where they are not.
-    #[inline]
-    fn header_len(&self, kind: SegmentKind) -> u16 {
-        const UDP: u16 = 8;
-        const TCP_DATA_OFFSET: u16 = 12;
-
-        let end = self.partial_checksum().and_then(|sum| match kind {
-            SegmentKind::Udp => sum.start.checked_add(UDP),
-            SegmentKind::TcpV4 | SegmentKind::TcpV6 => {
-                let words = self.linear_byte(sum.start.checked_add(TCP_DATA_OFFSET)?)? >> 4;
-                sum.start.checked_add(u16::from(words) * 4)
-            }
-        });
-        let linear = u16::try_from(self.head_len()).unwrap_or(u16::MAX);
-
-        end.map_or(linear, |end| end.min(linear))
+        self.missing_checksum().is_none() && self.segmentation().is_none()
     }
 
     /// Returns a byte of the linear part.

@@ -15,9 +15,8 @@ mod header;
 mod sizing;
 
 use header::{
-    Checksum, Fault, Format, Hash, Header, Layout, Received, Rules, Segmentation, Segments,
-    Transport, Tunnel, Verdict, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, LEGACY_LEN,
-    LEN,
+    Checksum, Fault, Format, Hash, Header, Layout, Received, Rules, Segments, Transport, Tunnel,
+    Verdict, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, LEGACY_LEN, LEN,
 };
 use sizing::{Memory, Mergeable, Single};
 
@@ -219,15 +218,13 @@ proptest! {
         )),
         format in any_format(),
     ) {
-        let header = Header::to_send(
-            checksum.map(|(start, offset)| Checksum { start, offset }),
-            segmentation.map(|(gso_type, size, header_len)| Segmentation {
-                gso_type,
-                size,
-                header_len,
-                tunnel: None,
-            }),
-        );
+        let mut header = Header::default();
+        if let Some((start, offset)) = checksum {
+            header.leave_checksum(start, offset);
+        }
+        if let Some((gso_type, size, header_len)) = segmentation {
+            header.leave_cutting(gso_type, size, header_len);
+        }
         prop_assert_eq!(header.tunnel_bytes(), [0; 4]);
         let header = Header::from_bytes(&header.to_bytes(format), format);
 
@@ -251,9 +248,14 @@ proptest! {
         (ipv6, sums) in any::<(bool, bool)>(),
         (outer_transport, inner_network) in any::<(u16, u16)>(),
     ) {
-        let checksum = Some(Checksum { start: checksum.0, offset: checksum.1 });
         let make = |tunnel| {
-            Header::to_send(checksum, Some(Segmentation { gso_type, size, header_len, tunnel }))
+            let mut header = Header::default();
+            header.leave_checksum(checksum.0, checksum.1);
+            header.leave_cutting(gso_type, size, header_len);
+            if let Some(tunnel) = tunnel {
+                header.put_into(tunnel);
+            }
+            header
         };
         let format = Format::new(true, true, false, true);
         let plain = make(None).to_bytes(format);
