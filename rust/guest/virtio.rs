@@ -54,6 +54,11 @@ pub use self::{
     }, //
 };
 
+pub(crate) use self::virtqueue::{
+    Lent,
+    Substitute, //
+};
+
 use self::queues::{
     RawCallback,
     Set, //

@@ -64,7 +64,8 @@ use guest::{
         },
         failover,
         page_pool,
-        stats::Writer, //
+        stats::Writer,
+        transmit::TransmitQueue, //
     },
     virtio::{
         self,
@@ -307,16 +308,18 @@ fn interface(
             GFP_KERNEL,
         )?;
         senders.push(
-            Sender::new(
-                queues.tx.clone(),
-                tx_size,
-                Framing {
-                    format,
-                    any_layout: features.any_layout(),
-                    exact_header_len: features.contains(Feature::GuestHdrlen),
-                },
-                tx_stats,
-            ),
+            TransmitQueue {
+                state: Sender::new(
+                    tx_size,
+                    Framing {
+                        format,
+                        any_layout: features.any_layout(),
+                        exact_header_len: features.contains(Feature::GuestHdrlen),
+                    },
+                    tx_stats,
+                ),
+                ring: queues.tx.clone(),
+            },
             GFP_KERNEL,
         )?;
         pairs.push(

@@ -274,12 +274,7 @@ pub(crate) fn expire(dev: &Device<Interface>, queue: u16) {
         .expire(pair.sent(), data.features.can_reset_queues())
     {
         Step::Notify => {
-            if let Some(vq) = pair.queues.tx.lock() {
-                vq.notify();
-            }
-            if let Some(napi) = dev.reclaim(queue) {
-                napi.schedule(|| {});
-            }
+            dev.kick_transmit_queue(queue);
         }
         Step::ResetQueue => data.recovery.begin_queue(pair, queue),
         Step::ResetDevice => data.recovery.begin("has stopped sending"),

@@ -148,9 +148,8 @@ pub(crate) fn reset(dev: &Device<Interface>, index: u16) -> Result {
 /// As [`reset`].
 pub(crate) fn reset_transmit(dev: &Device<Interface>, index: u16) -> Result {
     let data = dev.data();
-    let pair = data.pairs.get(usize::from(index)).ok_or(EINVAL)?;
 
-    dev.restart_transmit_queue(index, &pair.queues.tx)?;
+    dev.restart_transmit_queue(index)?;
     interrupt_again(&data, index.wrapping_mul(2) | 1);
     Ok(())
 }

@@ -41,6 +41,7 @@ use guest::{
         },
         stats::Writer,
         transmit::{
+            Ring,
             Transmit,
             TxQueue,
             Xmit, //
@@ -50,16 +51,9 @@ use guest::{
             Frames, //
         }, //
     },
-    virtio::{
-        buffer::Rejected,
-        Queue,
-        Virtqueue, //
-    }, //
+    virtio::buffer::Rejected, //
 };
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::prelude::*;
 
 /// How a device wants a packet and its header.
 pub(crate) struct Framing {
@@ -73,7 +67,6 @@ pub(crate) struct Framing {
 
 /// What the lock of a transmit queue protects.
 pub(crate) struct Sender {
-    queue: Arc<Queue<TxFrame>>,
     framing: Framing,
     /// With fewer free entries than this the ring may be unable to take a packet.
     enough: u32,
@@ -82,14 +75,8 @@ pub(crate) struct Sender {
 
 impl Sender {
     /// Makes the state of a queue whose ring has `size` entries.
-    pub(crate) fn new(
-        queue: Arc<Queue<TxFrame>>,
-        size: u32,
-        framing: Framing,
-        stats: Writer<{ counter::COUNT }>,
-    ) -> Self {
+    pub(crate) fn new(size: u32, framing: Framing, stats: Writer<{ counter::COUNT }>) -> Self {
         Self {
-            queue,
             framing,
             // CAST: A small constant. A ring that is smaller still has to be usable.
             enough: size.min(TxFrame::MAX_SEGMENTS as u32),
@@ -99,7 +86,7 @@ impl Sender {
 
     /// Gives a packet to the device, or frees it.
     #[inline]
-    fn lend(framing: &Framing, vq: &mut Virtqueue<'_, TxFrame>, skb: TxSkBuff) -> Result {
+    fn lend(framing: &Framing, vq: &mut Ring<'_>, skb: TxSkBuff) -> Result {
         let frame = if skb.is_complete() {
             skb.timestamp();
             // CAST: At most 24.
@@ -163,11 +150,7 @@ impl Sender {
 
     /// Gives a packet of a program to the device, or back.
     #[inline]
-    fn lend_frame(
-        &self,
-        vq: &mut Virtqueue<'_, TxFrame>,
-        frame: Frame,
-    ) -> core::result::Result<(), Frame> {
+    fn lend_frame(&self, vq: &mut Ring<'_>, frame: Frame) -> core::result::Result<(), Frame> {
         let frame = match self.framing.format.layout {
             _ if !self.framing.any_layout => Err(frame),
             Layout::Short => TxFrame::of_program::<LEGACY_LEN>(frame),
@@ -189,7 +172,7 @@ impl Sender {
     #[inline]
     fn tell(
         stats: &mut Writer<{ counter::COUNT }>,
-        vq: &mut Virtqueue<'_, TxFrame>,
+        vq: &mut Ring<'_>,
         queue: &TxQueue<'_, Interface>,
     ) {
         if vq.kick_prepare() && vq.notify() {
@@ -205,7 +188,7 @@ impl Sender {
     fn reclaim(
         stats: &mut Writer<{ counter::COUNT }>,
         format: Format,
-        vq: &mut Virtqueue<'_, TxFrame>,
+        vq: &mut Ring<'_>,
         queue: &TxQueue<'_, Interface>,
         mut consume: impl FnMut(TxSkBuff),
     ) {
@@ -287,10 +270,15 @@ impl Transmit for Sender {
     type Device = Interface;
 
     #[inline]
-    fn xmit(&mut self, queue: &TxQueue<'_, Interface>, skb: TxSkBuff) -> Xmit {
+    fn xmit(
+        &mut self,
+        queue: &TxQueue<'_, Interface>,
+        ring: Option<Ring<'_>>,
+        skb: TxSkBuff,
+    ) -> Xmit {
         let more = queue.xmit_more();
         let len = skb.len();
-        let Some(mut vq) = self.queue.lock() else {
+        let Some(mut vq) = ring else {
             skb.free(DropReason::DeviceReady);
             self.stats.add(counter::DROPS, 1);
             return Xmit::Taken;
@@ -318,8 +306,14 @@ impl Transmit for Sender {
         Xmit::Taken
     }
 
-    fn xdp_xmit(&mut self, queue: &TxQueue<'_, Interface>, frames: &mut Frames<'_>, flush: bool) {
-        let Some(mut vq) = self.queue.lock() else {
+    fn xdp_xmit(
+        &mut self,
+        queue: &TxQueue<'_, Interface>,
+        ring: Option<Ring<'_>>,
+        frames: &mut Frames<'_>,
+        flush: bool,
+    ) {
+        let Some(mut vq) = ring else {
             return;
         };
         let mut sent = 0;
@@ -356,8 +350,13 @@ impl Transmit for Sender {
     }
 
     #[inline(always)]
-    fn complete(&mut self, queue: &TxQueue<'_, Interface>, cx: &Context<'_>) -> Progress {
-        let Some(mut vq) = self.queue.lock() else {
+    fn complete(
+        &mut self,
+        queue: &TxQueue<'_, Interface>,
+        ring: Option<Ring<'_>>,
+        cx: &Context<'_>,
+    ) -> Progress {
+        let Some(mut vq) = ring else {
             // A device that is gone interrupts no more.
             return Progress::Done(0);
         };
@@ -386,12 +385,6 @@ impl Transmit for Sender {
                 Progress::Again
             }
             progress => progress,
-        }
-    }
-
-    fn disarm(&mut self) {
-        if let Some(mut vq) = self.queue.lock() {
-            vq.disable_cb();
         }
     }
 }

@@ -31,7 +31,6 @@ use crate::{
 };
 use guest::{
     net::{
-        buffer::TxFrame,
         napi::{
             Context,
             Progress, //
@@ -41,17 +40,17 @@ use guest::{
             RxSkBuff, //
         },
         stats::Writer,
-        transmit::TxQueue,
+        transmit::{
+            Ring,
+            TxQueue, //
+        },
         xdp::Program,
         xsk::{
             Packet,
             Queues, //
         }, //
     },
-    virtio::{
-        Features,
-        Virtqueue, //
-    }, //
+    virtio::Features, //
 };
 use kernel::prelude::*;
 
@@ -258,7 +257,7 @@ impl Sender {
     pub(crate) fn send_frames(
         stats: &mut Writer<{ tx::COUNT }>,
         enough: u32,
-        vq: &mut Virtqueue<'_, TxFrame>,
+        vq: &mut Ring<'_>,
         queue: &TxQueue<'_, Interface>,
         cx: &Context<'_>,
     ) -> Progress {

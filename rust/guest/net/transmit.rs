@@ -6,7 +6,8 @@
 //! lock protects: the device keeps one per queue, and every method gets an exclusive reference, from `ndo_start_xmit` and
 //! from the queue's NAPI instance alike, which takes the same lock. So
 //!
-//! - a driver needs no lock of its own between sending and reclaiming;
+//! - a driver needs no lock of its own between sending and reclaiming, and neither does the virtqueue by which it sends: this lock
+//!   stands in for its own, see [`Ring`];
 //! - stopping and waking the queue cannot race with each other: there is no need for the memory barriers by which drivers
 //!   without that lock close the gap between "the ring is full" and "the queue is stopped";
 //! - netpoll, which only tries to take the lock, cannot find the queue's state locked by whom it has interrupted.
@@ -36,7 +37,12 @@ use super::{
 use crate::{
     bindings,
     bottom_half,
-    virtio::Queue, //
+    virtio::{
+        Lent,
+        Queue,
+        Substitute,
+        Virtqueue, //
+    }, //
 };
 use core::{
     cell::UnsafeCell,
@@ -47,7 +53,8 @@ use core::{
 };
 use kernel::{
     cpu::CpuId,
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 
 /// What became of a packet.
@@ -59,23 +66,32 @@ pub enum Xmit {
     Busy(TxSkBuff),
 }
 
+/// A virtqueue to send by, locked as the transmit queue is. There is none when the device is gone, or is made to forget it.
+pub type Ring<'a> = Virtqueue<'a, TxFrame>;
+
 /// The state of one transmit queue.
 pub trait Transmit: Send + Sized + 'static {
     /// The driver's device.
     type Device: Operations<Transmit = Self>;
 
     /// Sends a packet. Softirqs are off.
-    fn xmit(&mut self, queue: &TxQueue<'_, Self::Device>, skb: TxSkBuff) -> Xmit;
+    fn xmit(
+        &mut self,
+        queue: &TxQueue<'_, Self::Device>,
+        ring: Option<Ring<'_>>,
+        skb: TxSkBuff,
+    ) -> Xmit;
 
     /// Sends packets of programs, until there is no more room. The device can wait to be told unless it is to `flush`. Softirqs
     /// are off.
     fn xdp_xmit(
         &mut self,
         queue: &TxQueue<'_, Self::Device>,
+        ring: Option<Ring<'_>>,
         frames: &mut Frames<'_>,
         flush: bool,
     ) {
-        let _ = (queue, frames, flush);
+        let _ = (queue, ring, frames, flush);
     }
 
     /// Reclaims what the device has sent, and wakes the queue. In the poll of the queue's NAPI instance.
@@ -83,10 +99,12 @@ pub trait Transmit: Send + Sized + 'static {
     /// When there is nothing left to do it turns the device's interrupt on as well, so that the lock is taken once: with
     /// [`Progress::Done`] it is on, unless nothing is in flight. With a budget of 0 it leaves the interrupt as it is: it is netpoll
     /// that asks, no poll need follow, and one that is due turns it on by itself.
-    fn complete(&mut self, queue: &TxQueue<'_, Self::Device>, cx: &Context<'_>) -> Progress;
-
-    /// Turns the device's interrupt off.
-    fn disarm(&mut self);
+    fn complete(
+        &mut self,
+        queue: &TxQueue<'_, Self::Device>,
+        ring: Option<Ring<'_>>,
+        cx: &Context<'_>,
+    ) -> Progress;
 }
 
 /// A transmit queue whose lock is held.
@@ -176,10 +194,12 @@ impl<'a, D: Operations> TxQueue<'a, D> {
 ///
 /// # Invariants
 ///
-/// `state` and `frames` are reached only with the lock of the queue held.
+/// - `state` and `frames` are reached only with the lock of the queue held.
+/// - `ring` has that lock for its own, and is reached as a locked one only by who gives that to the state's methods, once at a time.
 #[pin_data]
 pub(super) struct Side<D: Operations> {
     state: UnsafeCell<D::Transmit>,
+    ring: Lent<TxFrame>,
     frames: UnsafeCell<Option<Tx>>,
     #[pin]
     pub(super) napi: Napi<Reclaim<D>>,
@@ -192,15 +212,97 @@ unsafe impl<D: Operations> Sync for Side<D> {}
 unsafe impl<D: Operations> Send for Side<D> {}
 
 impl<D: Operations> Side<D> {
-    pub(super) fn new(
-        state: D::Transmit,
+    /// # Safety
+    ///
+    /// `txq` is the transmit queue that this is for, and stays valid until the value has been dropped.
+    pub(super) unsafe fn new(
+        queue: TransmitQueue<D::Transmit>,
+        txq: NonNull<bindings::netdev_queue>,
         napi: impl PinInit<Napi<Reclaim<D>>, Error>,
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            state: UnsafeCell::new(state),
+            state: UnsafeCell::new(queue.state),
+            // INVARIANT: By the safety requirements `txq` is valid as long as it is the ring's lock.
+            ring: Lent::new(queue.ring, Arc::new(TxLock(txq), GFP_KERNEL)?)?,
             frames: UnsafeCell::new(None),
             napi <- napi,
         }? Error)
+    }
+
+    /// Calls `f` with the state and the ring.
+    ///
+    /// # Safety
+    ///
+    /// The lock of the queue is held, and `f` does not come back here.
+    #[inline(always)]
+    unsafe fn enter<R>(&self, f: impl FnOnce(&mut D::Transmit, Option<Ring<'_>>) -> R) -> R {
+        // SAFETY: By the type invariant and the safety requirements this is the only reference.
+        let state = unsafe { &mut *self.state.get() };
+        // SAFETY: As above.
+        let ring = unsafe { self.ring.locked() };
+
+        f(state, ring)
+    }
+}
+
+/// A transmit queue to be made.
+pub struct TransmitQueue<T> {
+    /// What its lock protects.
+    pub state: T,
+    /// What it sends by. As long as the network device exists others reach it only to have the device forget it.
+    pub ring: Arc<Queue<TxFrame>>,
+}
+
+/// The lock of a transmit queue.
+///
+/// # Invariants
+///
+/// The queue is valid as long as the value is in use.
+struct TxLock(NonNull<bindings::netdev_queue>);
+
+// SAFETY: A lock is for all threads.
+unsafe impl Send for TxLock {}
+
+// SAFETY: As above.
+unsafe impl Sync for TxLock {}
+
+impl TxLock {
+    /// Takes the lock. Softirqs are off.
+    #[inline]
+    fn lock(&self) {
+        // CAST: A CPU number is small.
+        let cpu = CpuId::current().as_u32() as c_int;
+
+        // SAFETY: By the type invariant the queue is valid; softirqs are off.
+        unsafe { bindings::__netif_tx_lock(self.0.as_ptr(), cpu) };
+    }
+
+    /// Takes the lock if nobody has it, and returns whether that is so. Softirqs are off.
+    #[inline]
+    fn try_lock(&self) -> bool {
+        // SAFETY: As above.
+        unsafe { bindings::__netif_tx_trylock(self.0.as_ptr()) }
+    }
+
+    /// # Safety
+    ///
+    /// This CPU has taken the lock.
+    #[inline]
+    unsafe fn unlock(&self) {
+        // SAFETY: By the type invariant and the safety requirements.
+        unsafe { bindings::__netif_tx_unlock(self.0.as_ptr()) };
+    }
+}
+
+// SAFETY: It is a spin lock, held during the call.
+unsafe impl Substitute for TxLock {
+    fn with(&self, f: &mut dyn FnMut()) {
+        let _off = bottom_half::disable();
+
+        self.lock();
+        f();
+        // SAFETY: Taken above, on this CPU.
+        unsafe { self.unlock() };
     }
 }
 
@@ -240,7 +342,10 @@ impl<D: Operations> Of<D> {
 
     /// Calls `f` with the lock of the queue held. Softirqs are off.
     #[inline]
-    fn with_lock<R>(&self, f: impl FnOnce(&mut D::Transmit, &TxQueue<'_, D>) -> R) -> Option<R> {
+    fn with_lock<R>(
+        &self,
+        f: impl FnOnce(&mut D::Transmit, &TxQueue<'_, D>, Option<Ring<'_>>) -> R,
+    ) -> Option<R> {
         self.with_lock_if(false, f)
     }
 
@@ -249,23 +354,21 @@ impl<D: Operations> Of<D> {
     fn with_lock_if<R>(
         &self,
         try_only: bool,
-        f: impl FnOnce(&mut D::Transmit, &TxQueue<'_, D>) -> R,
+        f: impl FnOnce(&mut D::Transmit, &TxQueue<'_, D>, Option<Ring<'_>>) -> R,
     ) -> Option<R> {
         // SAFETY: By the type invariant.
         let dev = unsafe { self.dev.as_ref() };
         let side = dev.side(self.index)?;
         let txq = dev.txq(self.index);
+        // INVARIANT: The device is borrowed.
+        let lock = TxLock(txq);
 
         if try_only {
-            // SAFETY: `txq` is valid; softirqs are off.
-            if !unsafe { bindings::__netif_tx_trylock(txq.as_ptr()) } {
+            if !lock.try_lock() {
                 return None;
             }
         } else {
-            // CAST: A CPU number is small.
-            let cpu = CpuId::current().as_u32() as c_int;
-            // SAFETY: `txq` is valid; softirqs are off.
-            unsafe { bindings::__netif_tx_lock(txq.as_ptr(), cpu) };
+            lock.lock();
         }
 
         // INVARIANT: The lock has just been taken.
@@ -275,11 +378,11 @@ impl<D: Operations> Of<D> {
             side,
             index: self.index,
         };
-        // SAFETY: By the type invariant of `Side` the lock makes this the only reference.
-        let result = f(unsafe { &mut *side.state.get() }, &queue);
+        // SAFETY: The lock is held; who has a `TxQueue` cannot come here by it.
+        let result = unsafe { side.enter(|state, ring| f(state, &queue, ring)) };
 
         // SAFETY: The lock was taken above, on this CPU.
-        unsafe { bindings::__netif_tx_unlock(txq.as_ptr()) };
+        unsafe { lock.unlock() };
         Some(result)
     }
 }
@@ -292,7 +395,7 @@ impl<D: Operations> Device<D> {
         // CAST: There are at most `u16::MAX` queues.
         // SAFETY: The device is borrowed for longer than the value lives.
         let of = unsafe { Of::new(NonNull::from(self), queue as u16) };
-        of.with_lock(|state, queue| state.xdp_xmit(queue, frames, flush));
+        of.with_lock(|state, queue, ring| state.xdp_xmit(queue, ring, frames, flush));
     }
 }
 
@@ -303,7 +406,22 @@ impl<D: Operations> Device<D> {
         let of = unsafe { Of::new(NonNull::from(self), index) };
 
         let _off = bottom_half::disable();
-        of.with_lock(|_, queue| f(queue))
+        of.with_lock(|_, queue, _| f(queue))
+    }
+
+    /// Tells the device again of what transmit queue `index` has got, and has its NAPI instance polled. Softirqs are off.
+    ///
+    /// Does nothing when there is no such queue.
+    pub fn kick_transmit_queue(&self, index: u16) {
+        // SAFETY: The device is borrowed for longer than the value lives.
+        let of = unsafe { Of::new(NonNull::from(self), index) };
+
+        of.with_lock(|_, queue, ring| {
+            if let Some(ring) = ring {
+                ring.notify();
+            }
+            queue.schedule(|| {});
+        });
     }
 
     /// Has a transmit queue send from these frames from now on, and returns what did that until now.
@@ -322,17 +440,17 @@ impl<D: Operations> Device<D> {
 }
 
 impl<D: Operations> Device<D> {
-    /// Has transmit queue `index`, whose packets go into `vq`, begin anew: the device forgets it, and all that is in flight is dropped.
+    /// Has transmit queue `index` begin anew: the device forgets it, and all that is in flight is dropped.
     /// Other queues go on. Sleeps, for as long as the device takes, with none of the locks of the configuration.
     ///
     /// # Errors
     ///
     /// [`EINVAL`]: there is no such queue. Those of [`Queue::reset`].
-    pub fn restart_transmit_queue(&self, index: u16, vq: &Queue<TxFrame>) -> Result {
+    pub fn restart_transmit_queue(&self, index: u16) -> Result {
         let side = self.side(index).ok_or(EINVAL)?;
 
         self.with_queue(index, |queue| queue.stop());
-        let result = vq.reset_then(|| {
+        let result = side.ring.queue().reset_then(|| {
             self.with_queue(index, |queue| {
                 queue.with_frames(Tx::reset);
                 // SAFETY: The queue is valid and locked; nothing that was sent comes back, and nobody can send before this is over.
@@ -378,12 +496,18 @@ impl<D: Operations> Handler for Reclaim<D> {
         let is_netpoll = cx.budget() == 0;
 
         shared
-            .with_lock_if(is_netpoll, |state, queue| state.complete(queue, cx))
+            .with_lock_if(is_netpoll, |state, queue, ring| {
+                state.complete(queue, ring, cx)
+            })
             .unwrap_or(Progress::Done(0))
     }
 
     fn disarm(shared: &Of<D>) {
-        shared.with_lock(|state, _| state.disarm());
+        shared.with_lock(|_, _, ring| {
+            if let Some(mut ring) = ring {
+                ring.disable_cb();
+            }
+        });
     }
 }
 
@@ -415,8 +539,8 @@ pub(super) unsafe extern "C" fn start_xmit_callback<D: Operations>(
         index,
     };
 
-    // SAFETY: By the type invariant of `Side` the lock makes this the only reference.
-    match unsafe { &mut *side.state.get() }.xmit(&queue, skb) {
+    // SAFETY: The lock is held; who has a `TxQueue` cannot come here by it.
+    match unsafe { side.enter(|state, ring| state.xmit(&queue, ring, skb)) } {
         Xmit::Taken => bindings::netdev_tx_NETDEV_TX_OK,
         Xmit::Busy(skb) => {
             let _ = skb.into_raw();

@@ -21,6 +21,9 @@
 //! What the transport does with a queue can sleep ([`Queue::set_affinity`]). It holds the queue's life instead, a mutex that
 //! the end of the queue has to take as well. The order is: life, then the lock.
 //!
+//! What sends packets holds a lock already, that of the network's transmit queue. It can stand in for the queue's own, which is then not
+//! taken at all ([`Lent`]).
+//!
 //! # Two kinds of buffers
 //!
 //! A queue can have a second handle, for buffers of another type ([`Virtqueues::add_alternate`](super::Virtqueues::add_alternate)).
@@ -33,8 +36,16 @@
 //!
 //! C header: [`include/linux/virtio.h`](srctree/include/linux/virtio.h)
 
+mod interrupt;
+mod lent;
 mod premapped;
 mod reset;
+
+pub use interrupt::Interrupt;
+pub(crate) use lent::{
+    Lent,
+    Substitute, //
+};
 
 use super::buffer::{
     Batch,
@@ -49,6 +60,7 @@ use crate::{
     bottom_half, //
 };
 use core::{
+    cell::UnsafeCell,
     marker::PhantomData,
     ptr::NonNull, //
 };
@@ -78,6 +90,12 @@ pub enum Callback {
 }
 
 /// A virtqueue whose buffers are of type `B`.
+///
+/// # Invariants
+///
+/// - `inner` is reached only with `lock` held, while that says that it is the queue's lock, and otherwise with `substitute`. Both are
+///   held when that changes.
+/// - `substitute` is reached only with the queue's life held.
 #[pin_data]
 pub struct Queue<B: Buffer> {
     /// For the C core, which keeps the pointer as long as it has the queue.
@@ -85,8 +103,29 @@ pub struct Queue<B: Buffer> {
     /// While it is held, nobody else takes `inner.vq` away. All handles of the queue have the same.
     life: Arc<Mutex<Life>>,
     #[pin]
-    inner: SpinLock<Inner>,
+    lock: SpinLock<Own>,
+    substitute: UnsafeCell<Option<Arc<dyn Substitute>>>,
+    inner: UnsafeCell<Inner>,
     _buffers: PhantomData<fn(B) -> B>,
+}
+
+// SAFETY: What is in it is `Send`, and bound to no thread.
+unsafe impl<B: Buffer> Send for Queue<B> {}
+
+// SAFETY: By the type invariants nobody has two references to what is in the cells.
+unsafe impl<B: Buffer> Sync for Queue<B> {}
+
+/// Whether a queue's own lock is the one to take.
+struct Own(bool);
+
+impl Own {
+    /// Makes a lock that is.
+    ///
+    /// Like [`Life::new`] it is compiled once.
+    #[inline(never)]
+    fn new() -> impl PinInit<SpinLock<Self>> {
+        new_spinlock!(Own(true), "guest::virtio::Queue")
+    }
 }
 
 /// What the life of a queue protects.
@@ -104,7 +143,7 @@ unsafe impl Send for Life {}
 impl Life {
     /// Makes one without a queue.
     ///
-    /// Like [`Inner::new`] it is compiled once, whatever the buffers are: lockdep takes the lock of one key for several if the
+    /// It is compiled once, whatever the buffers are: lockdep takes the lock of one key for several if the
     /// addresses of its name differ.
     #[inline(never)]
     fn new() -> Result<Arc<Mutex<Self>>> {
@@ -124,18 +163,6 @@ impl Life {
 struct Inner {
     vq: Option<NonNull<bindings::virtqueue>>,
     sg: KVec<bindings::scatterlist>,
-}
-
-// SAFETY: A queue of the C core is bound to no thread; what it holds is `Send`, because `Buffer` is.
-unsafe impl Send for Inner {}
-
-impl Inner {
-    /// Makes one without a queue.
-    #[inline(never)]
-    fn new(sg: KVec<bindings::scatterlist>) -> impl PinInit<SpinLock<Self>> {
-        // INVARIANT: There is no queue yet.
-        new_spinlock!(Inner { vq: None, sg }, "guest::virtio::Queue")
-    }
 }
 
 impl<B: Buffer> Queue<B> {
@@ -171,26 +198,53 @@ impl<B: Buffer> Queue<B> {
         try_pin_init!(Self {
             name,
             life: life?,
-            inner <- Inner::new(sg?),
+            lock <- Own::new(),
+            substitute: UnsafeCell::new(None),
+            // INVARIANT: There is no queue yet.
+            inner: UnsafeCell::new(Inner { vq: None, sg: sg? }),
             _buffers: PhantomData,
         })
     }
 
     /// Locks the queue, where softirqs cannot interfere: in softirq context or with them off.
     ///
-    /// Returns [`None`] when the device is gone.
+    /// Returns [`None`] when the device is gone, and while another lock stands in for the queue's own.
     #[inline]
     pub fn lock(&self) -> Option<Virtqueue<'_, B>> {
-        Virtqueue::new(self.inner.lock(), None)
+        self.lock_with(None)
     }
 
     /// Locks the queue in process context, and turns softirqs off meanwhile.
     ///
-    /// Returns [`None`] when the device is gone.
+    /// Returns [`None`] when the device is gone, and while another lock stands in for the queue's own.
     pub fn lock_bh(&self) -> Option<Virtqueue<'_, B>> {
-        let off = bottom_half::disable();
+        self.lock_with(Some(bottom_half::disable()))
+    }
 
-        Virtqueue::new(self.inner.lock(), Some(off))
+    /// Locks the queue; what is given goes when it has been unlocked.
+    #[inline]
+    fn lock_with(&self, off: Option<bottom_half::Disabled>) -> Option<Virtqueue<'_, B>> {
+        let guard = self.lock.lock();
+        if !guard.0 {
+            // Softirqs come back on after that.
+            drop(guard);
+            return None;
+        }
+        // SAFETY: By the type invariant it is reached with this lock.
+        let inner = unsafe { &mut *self.inner.get() };
+        let Some(vq) = inner.vq else {
+            drop(guard);
+            return None;
+        };
+
+        // INVARIANT: The lock is held, so `vq` stays what it is.
+        Some(Virtqueue {
+            vq,
+            inner,
+            _guard: Some(guard),
+            _off: off,
+            _buffers: PhantomData,
+        })
     }
 
     /// Has the queue's interrupt come on one of `cpus` from now on, where the transport can arrange that. Sleeps.
@@ -226,14 +280,16 @@ pub(super) trait AnyQueue: Send + Sync {
 
 impl<B: Buffer> AnyQueue for Queue<B> {
     unsafe fn attach(&self, vq: NonNull<bindings::virtqueue>) {
+        let mut life = self.life.lock();
+
         // INVARIANT: By the safety requirements `vq` is valid until `detach()`; only this type's guards add buffers to it.
-        self.life.lock().vq = Some(vq);
-        self.put(vq);
+        life.vq = Some(vq);
+        self.put(&life, vq);
     }
 
     fn detach(&self) {
         let mut life = self.life.lock();
-        let Some(vq) = self.take() else {
+        let Some(vq) = self.take(&life) else {
             return;
         };
         life.vq = None;
@@ -271,30 +327,15 @@ fn taken(status: c_int) -> Result {
 /// `vq` is the valid queue that `inner` holds.
 pub struct Virtqueue<'a, B: Buffer> {
     vq: NonNull<bindings::virtqueue>,
-    inner: SpinLockGuard<'a, Inner>,
-    // After `inner`: softirqs come back on when the lock has been released.
+    inner: &'a mut Inner,
+    // Unless another lock stands in for it.
+    _guard: Option<SpinLockGuard<'a, Own>>,
+    // After that: softirqs come back on when the lock has been released.
     _off: Option<bottom_half::Disabled>,
     _buffers: PhantomData<B>,
 }
 
-impl<'a, B: Buffer> Virtqueue<'a, B> {
-    #[inline]
-    fn new(inner: SpinLockGuard<'a, Inner>, off: Option<bottom_half::Disabled>) -> Option<Self> {
-        let Some(vq) = inner.vq else {
-            // Softirqs come back on after that.
-            drop(inner);
-            return None;
-        };
-
-        // INVARIANT: The lock is held, so `vq` stays what it is.
-        Some(Self {
-            vq,
-            inner,
-            _off: off,
-            _buffers: PhantomData,
-        })
-    }
-
+impl<B: Buffer> Virtqueue<'_, B> {
     /// Lends the device a buffer that it only reads. The device learns of it by [`kick`](Self::kick).
     ///
     /// # Errors
@@ -555,45 +596,5 @@ impl<'a, B: Buffer> Virtqueue<'a, B> {
     pub fn index(&self) -> u32 {
         // SAFETY: By the type invariant `vq` is valid; its index never changes.
         unsafe { (*self.vq.as_ptr()).index }
-    }
-}
-
-/// A queue's interrupt, in its callback. Hard interrupt context.
-///
-/// # Invariants
-///
-/// `vq` is valid as long as the value exists.
-pub struct Interrupt<'a> {
-    vq: NonNull<bindings::virtqueue>,
-    _callback: PhantomData<&'a ()>,
-}
-
-impl Interrupt<'_> {
-    /// # Safety
-    ///
-    /// `vq` is valid as long as the value exists.
-    #[inline]
-    pub(super) unsafe fn new(vq: NonNull<bindings::virtqueue>) -> Self {
-        // INVARIANT: By the safety requirements.
-        Self {
-            vq,
-            _callback: PhantomData,
-        }
-    }
-
-    /// Returns the queue's number in the device.
-    #[inline]
-    pub fn index(&self) -> u32 {
-        // SAFETY: By the type invariant `vq` is valid; its index never changes.
-        unsafe { (*self.vq.as_ptr()).index }
-    }
-
-    /// Asks the device not to interrupt any more, before the work is handed to NAPI or a work item.
-    ///
-    /// The queue may be in use on another CPU; as in C, at worst one more interrupt comes.
-    #[inline]
-    pub fn disable_cb(&self) {
-        // SAFETY: By the type invariant `vq` is valid.
-        unsafe { bindings::virtqueue_disable_cb(self.vq.as_ptr()) };
     }
 }

@@ -26,7 +26,8 @@ use crate::{
         transmit::{
             Of,
             Reclaim,
-            Side, //
+            Side,
+            TransmitQueue, //
         },
         xdp::RX_HASH, //
     }, //
@@ -73,10 +74,10 @@ impl<T: Operations> NewDevice<T> {
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`], what `data` fails with, [`EINVAL`] for no queues or too many.
+    /// [`ENOMEM`], what `data` fails with, [`EINVAL`] for no queues or too many, [`EBUSY`] when another device sends by one of the rings.
     pub fn new(
         rx: KVec<ReceiveQueue<T::Receive>>,
-        tx: KVec<T::Transmit>,
+        tx: KVec<TransmitQueue<T::Transmit>>,
         data: impl PinInit<T, Error>,
     ) -> Result<Self> {
         // `____cacheline_aligned`
@@ -116,16 +117,17 @@ impl<T: Operations> NewDevice<T> {
         }
 
         let mut transmit = KVec::with_capacity(tx.len(), GFP_KERNEL)?;
-        for (index, state) in (0..tx_count).zip(tx) {
+        for (index, queue) in (0..tx_count).zip(tx) {
             // SAFETY: The NAPI instance, which has this, is dropped before the device.
             let of = unsafe { Of::new(allocation.0.cast(), index) };
             // SAFETY: As above.
             let napi =
                 unsafe { Napi::new(dev, Direction::Transmit, index, Reclaim::new(), of, None) };
-            transmit.push(
-                KBox::pin_init(Side::new(state, napi), GFP_KERNEL)?,
-                GFP_KERNEL,
-            )?;
+            // SAFETY: The device was made with as many, in an array that is never null.
+            let txq = unsafe { NonNull::new_unchecked((*dev)._tx).add(usize::from(index)) };
+            // SAFETY: As above.
+            let side = unsafe { Side::new(queue, txq, napi) };
+            transmit.push(KBox::pin_init(side, GFP_KERNEL)?, GFP_KERNEL)?;
         }
 
         let private = try_pin_init!(Private {

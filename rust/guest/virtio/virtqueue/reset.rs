@@ -3,12 +3,12 @@
 //! Queues that the device is to forget: virtqueue reset (VirtIO 1.3, 2.6.1).
 
 use super::{
+    lent::Guard,
     Buffer,
     Queue, //
 };
 use crate::{
     bindings,
-    bottom_half,
     virtio::is_present, //
 };
 use core::{
@@ -31,8 +31,8 @@ impl<B: Buffer> Queue<B> {
     /// [`ENOMEM`]: the ring is as large as before, and empty. [`EBUSY`]: the device did not reset it, or does not take it back;
     /// nothing can be added and nothing comes back until the device is reset. [`ENODEV`]: the device is gone; nothing comes back.
     pub fn resize(&self, size: u32) -> Result {
-        let _life = self.life.lock();
-        let vq = self.take_present().ok_or(ENODEV)?;
+        let life = self.life.lock();
+        let vq = self.take_present(&life).ok_or(ENODEV)?;
 
         // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
         let result = to_result(unsafe {
@@ -41,7 +41,7 @@ impl<B: Buffer> Queue<B> {
 
         // SAFETY: As above.
         unsafe { give_up(vq, &result) };
-        self.put(vq);
+        self.put(&life, vq);
         result
     }
 
@@ -62,8 +62,8 @@ impl<B: Buffer> Queue<B> {
     ///
     /// As [`resize`](Self::resize).
     pub fn reset_then(&self, settle: impl FnOnce()) -> Result {
-        let _life = self.life.lock();
-        let vq = self.take_present().ok_or(ENODEV)?;
+        let life = self.life.lock();
+        let vq = self.take_present(&life).ok_or(ENODEV)?;
 
         // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
         let result = to_result(unsafe {
@@ -75,7 +75,7 @@ impl<B: Buffer> Queue<B> {
         if !matches!(result, Err(ENOENT | EPERM)) {
             settle();
         }
-        self.put(vq);
+        self.put(&life, vq);
         result
     }
 
@@ -91,8 +91,8 @@ impl<B: Buffer> Queue<B> {
         if !Arc::ptr_eq(&self.life, &other.life) {
             return Err(EINVAL);
         }
-        let _life = self.life.lock();
-        let vq = self.take_present().ok_or(ENODEV)?;
+        let life = self.life.lock();
+        let vq = self.take_present(&life).ok_or(ENODEV)?;
 
         // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
         let result = to_result(unsafe {
@@ -102,12 +102,12 @@ impl<B: Buffer> Queue<B> {
         // SAFETY: As above.
         unsafe { give_up(vq, &result) };
         match result {
-            Err(ENOENT | EPERM) => self.put(vq),
+            Err(ENOENT | EPERM) => self.put(&life, vq),
             _ => {
                 // SAFETY: `vq` is valid as long as the queue's life is held, and nobody else can reach it now.
                 unsafe { abandon(vq) };
                 // INVARIANT: No token is left in it.
-                other.put(vq);
+                other.put(&life, vq);
             }
         }
         result
@@ -135,18 +135,16 @@ impl<B: Buffer> Queue<B> {
     }
 
     /// Takes the queue of the C core away: nobody else reaches it then.
-    pub(super) fn take(&self) -> Option<NonNull<bindings::virtqueue>> {
-        let _off = bottom_half::disable();
-        // Ends before softirqs come back on, which a guard in the block's last expression would not.
-        let mut inner = self.inner.lock();
+    pub(super) fn take(&self, life: &Guard<'_>) -> Option<NonNull<bindings::virtqueue>> {
+        let mut taken = None;
 
-        inner.vq.take()
+        self.with_inner(life, |inner| taken = inner.vq.take());
+        taken
     }
 
     /// The same with a device that is there, and [`None`] with one that is not: the core would wait for its answer without end.
-    /// The queue's life is held.
-    fn take_present(&self) -> Option<NonNull<bindings::virtqueue>> {
-        let vq = self.take()?;
+    fn take_present(&self, life: &Guard<'_>) -> Option<NonNull<bindings::virtqueue>> {
+        let vq = self.take(life)?;
         // SAFETY: `vq` is valid as long as the queue's life is held.
         let vdev = unsafe { (*vq.as_ptr()).vdev };
 
@@ -156,15 +154,13 @@ impl<B: Buffer> Queue<B> {
         }
         // SAFETY: As above.
         unsafe { bindings::__virtqueue_break(vq.as_ptr()) };
-        self.put(vq);
+        self.put(life, vq);
         None
     }
 
     /// Puts the queue of the C core where it is reached.
-    pub(super) fn put(&self, vq: NonNull<bindings::virtqueue>) {
-        let _off = bottom_half::disable();
-
-        self.inner.lock().vq = Some(vq);
+    pub(super) fn put(&self, life: &Guard<'_>, vq: NonNull<bindings::virtqueue>) {
+        self.with_inner(life, |inner| inner.vq = Some(vq));
     }
 
     /// # Safety
