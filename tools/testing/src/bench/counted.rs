@@ -46,6 +46,8 @@ pub struct Load {
     pub packets: u64,
     /// The counter of the network card.
     pub counter: &'static str,
+    /// Whether it says something how often the driver and the device disturb each other.
+    pub disturbs: bool,
     /// The script without the driver.
     pub alone: String,
     /// The script with the driver.
@@ -204,6 +206,7 @@ fn rows(load: &Load, workload: &Workload, results: &[(Side, Profile)]) -> Vec<Ro
 
     figures
         .iter()
+        .filter(|(what, ..)| load.disturbs || !matches!(*what, "notifications" | "interrupts"))
         .map(|(what, unit, figure)| {
             let mut row = Row::new(
                 format!("{}: {what}", load.name),
