@@ -311,11 +311,11 @@ fn interface(
             TransmitQueue {
                 state: Sender::new(
                     tx_size,
-                    Framing {
+                    Framing::new(
                         format,
-                        any_layout: features.any_layout(),
-                        exact_header_len: features.contains(Feature::GuestHdrlen),
-                    },
+                        features.any_layout(),
+                        features.contains(Feature::GuestHdrlen),
+                    ),
                     tx_stats,
                 ),
                 ring: queues.tx.clone(),

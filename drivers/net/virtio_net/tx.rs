@@ -9,9 +9,10 @@
 use crate::{
     counters::tx as counter,
     header::{
+        self,
         Format,
-        Header,
         Layout,
+        Place,
         Tunnel,
         GSO_ECN,
         GSO_TCPV4,
@@ -28,7 +29,8 @@ use guest::{
     net::{
         buffer::{
             Outgoing,
-            TxFrame, //
+            TxFrame,
+            Unsent, //
         },
         napi::{
             Context,
@@ -57,12 +59,37 @@ use kernel::prelude::*;
 
 /// How a device wants a packet and its header.
 pub(crate) struct Framing {
-    /// What is in a header.
-    pub(crate) format: Format,
-    /// Header and packet may share a descriptor: VIRTIO_F_VERSION_1 or VIRTIO_F_ANY_LAYOUT.
-    pub(crate) any_layout: bool,
-    /// The device relies on what it is told of the length of a packet's headers: VIRTIO_NET_F_GUEST_HDRLEN.
-    pub(crate) exact_header_len: bool,
+    format: Format,
+    /// How long a header is of this format.
+    len: u8,
+    any_layout: bool,
+    exact_header_len: bool,
+}
+
+impl Framing {
+    /// With `any_layout` header and packet may share a descriptor: VIRTIO_F_VERSION_1 or VIRTIO_F_ANY_LAYOUT. With `exact_header_len`
+    /// the device relies on what it is told of the length of a packet's headers: VIRTIO_NET_F_GUEST_HDRLEN.
+    pub(crate) fn new(format: Format, any_layout: bool, exact_header_len: bool) -> Self {
+        Self {
+            format,
+            // CAST: At most 24.
+            len: format.len() as u8,
+            any_layout,
+            exact_header_len,
+        }
+    }
+}
+
+impl Place for Unsent {
+    #[inline]
+    fn put<const AT: usize, const N: usize>(&mut self, bytes: [u8; N]) {
+        self.put::<AT, N>(bytes);
+    }
+
+    #[inline]
+    fn put_last<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.put_last(bytes);
+    }
 }
 
 /// What the lock of a transmit queue protects.
@@ -87,14 +114,22 @@ impl Sender {
     /// Gives a packet to the device, or frees it.
     #[inline]
     fn lend(framing: &Framing, vq: &mut Ring<'_>, skb: TxSkBuff) -> Result {
-        let frame = if skb.is_complete() {
-            skb.timestamp();
-            // CAST: At most 24.
-            TxFrame::zeroed(skb, framing.format.len() as u8, framing.any_layout)
-        } else {
-            Self::described(framing, skb)?
-        };
-        vq.add_outbuf(frame).map_err(|rejected| {
+        let complete = skb.is_complete();
+        let mut packet = Unsent::new(skb, framing.len, framing.any_layout);
+        if !complete {
+            let described = if framing.format.big_endian {
+                Self::describe::<true>(&mut packet, framing.exact_header_len)
+            } else {
+                Self::describe::<false>(&mut packet, framing.exact_header_len)
+            };
+            if let Err(error) = described {
+                packet.into_skb().free(DropReason::NotSpecified);
+                return Err(error);
+            }
+        }
+
+        packet.skb().timestamp();
+        vq.add_outbuf(packet.finish()).map_err(|rejected| {
             let reason = match rejected.error {
                 ENOSPC => DropReason::FullRing,
                 ENOMEM => DropReason::NoMemory,
@@ -107,45 +142,42 @@ impl Sender {
         })
     }
 
-    /// Puts a header before a packet that says what the device is to do with it. Frees the packet when that cannot be said.
+    /// Says what the device is to do with a packet.
     #[inline]
-    fn described(framing: &Framing, skb: TxSkBuff) -> Result<TxFrame> {
-        let &Framing {
-            format, any_layout, ..
-        } = framing;
-        let (header, tunnel) = match Self::header(&skb, framing.exact_header_len) {
-            Ok(header) => (header.to_bytes(format), header.tunnel_bytes()),
-            Err(error) => {
-                skb.free(DropReason::NotSpecified);
-                return Err(error);
-            }
-        };
+    fn describe<const BIG_ENDIAN: bool>(packet: &mut Unsent, exact_header_len: bool) -> Result {
+        let mut header = header::Draft::<_, BIG_ENDIAN>::new(packet);
 
-        skb.timestamp();
-        Ok(match format.layout {
-            Layout::Short => {
-                let [header @ .., _, _] = header;
-                TxFrame::new(skb, &header, any_layout)
-            }
-            Layout::Long => TxFrame::new(skb, &header, any_layout),
-            Layout::Hash => {
-                let mut long = [0; HASH_LEN];
-                if let Some(first) = long.first_chunk_mut() {
-                    *first = header;
-                }
-                TxFrame::new(skb, &long, any_layout)
-            }
-            Layout::Tunnel => {
-                let mut long = [0; TUNNEL_LEN];
-                if let Some(first) = long.first_chunk_mut() {
-                    *first = header;
-                }
-                if let Some(last) = long.last_chunk_mut() {
-                    *last = tunnel;
-                }
-                TxFrame::new(skb, &long, any_layout)
-            }
-        })
+        if let Some(sum) = header.place().skb().missing_checksum() {
+            let (start, offset) = (sum.start(), sum.offset());
+            header.leave_checksum(start, offset);
+        }
+        let skb = header.place().skb();
+        let Some(segmentation) = skb.segmentation() else {
+            return Ok(());
+        };
+        let gso_type = match segmentation.kind().ok_or(EPROTO)? {
+            SegmentKind::TcpV4 => GSO_TCPV4,
+            SegmentKind::TcpV6 => GSO_TCPV6,
+            SegmentKind::Udp => GSO_UDP_L4,
+        };
+        let ecn = if segmentation.ecn() { GSO_ECN } else { 0 };
+        let size = segmentation.size();
+        let header_len = if exact_header_len {
+            segmentation.header_len()
+        } else {
+            u16::try_from(skb.head_len()).unwrap_or(u16::MAX)
+        };
+        let tunnel = segmentation.tunnel();
+        header.leave_cutting(gso_type | ecn, size, header_len);
+        if let Some(tunnel) = tunnel {
+            header.put_into(Tunnel {
+                ipv6: tunnel.ipv6,
+                checksum: tunnel.checksum,
+                outer_transport: tunnel.outer_transport,
+                inner_network: tunnel.inner_network,
+            });
+        }
+        Ok(())
     }
 
     /// Gives a packet of a program to the device, or back.
@@ -187,7 +219,7 @@ impl Sender {
     #[inline(always)]
     fn reclaim(
         stats: &mut Writer<{ counter::COUNT }>,
-        format: Format,
+        header_len: u8,
         vq: &mut Ring<'_>,
         queue: &TxQueue<'_, Interface>,
         mut consume: impl FnMut(TxSkBuff),
@@ -208,8 +240,7 @@ impl Sender {
                 }
                 Outgoing::Program(frame) => {
                     frames = frames.wrapping_add(1);
-                    // CAST: At most 24.
-                    let len = frame.len().wrapping_sub(format.len() as u32);
+                    let len = frame.len().wrapping_sub(header_len.into());
                     frame_bytes = frame_bytes.wrapping_add(len);
                 }
                 Outgoing::Socket(packet) => {
@@ -229,40 +260,6 @@ impl Sender {
         if packets > 0 {
             queue.completed(packets, bytes);
         }
-    }
-
-    /// Says what the device is to do with a packet.
-    #[inline]
-    fn header(skb: &TxSkBuff, exact_header_len: bool) -> Result<Header> {
-        let mut header = Header::default();
-
-        if let Some(sum) = skb.missing_checksum() {
-            header.leave_checksum(sum.start(), sum.offset());
-        }
-        let Some(segmentation) = skb.segmentation() else {
-            return Ok(header);
-        };
-        let gso_type = match segmentation.kind().ok_or(EPROTO)? {
-            SegmentKind::TcpV4 => GSO_TCPV4,
-            SegmentKind::TcpV6 => GSO_TCPV6,
-            SegmentKind::Udp => GSO_UDP_L4,
-        };
-        let ecn = if segmentation.ecn() { GSO_ECN } else { 0 };
-        let header_len = if exact_header_len {
-            segmentation.header_len()
-        } else {
-            u16::try_from(skb.head_len()).unwrap_or(u16::MAX)
-        };
-        header.leave_cutting(gso_type | ecn, segmentation.size(), header_len);
-        if let Some(tunnel) = segmentation.tunnel() {
-            header.put_into(Tunnel {
-                ipv6: tunnel.ipv6,
-                checksum: tunnel.checksum,
-                outer_transport: tunnel.outer_transport,
-                inner_network: tunnel.inner_network,
-            });
-        }
-        Ok(header)
     }
 }
 
@@ -321,8 +318,8 @@ impl Transmit for Sender {
 
         vq.disable_cb();
         if (vq.num_free() as usize) < frames.len().saturating_add(TxFrame::MAX_SEGMENTS) {
-            let format = self.framing.format;
-            Self::reclaim(&mut self.stats, format, &mut vq, queue, |skb| {
+            let header_len = self.framing.len;
+            Self::reclaim(&mut self.stats, header_len, &mut vq, queue, |skb| {
                 skb.consume_any()
             });
         }
@@ -366,8 +363,8 @@ impl Transmit for Sender {
         if !is_netpoll {
             vq.disable_cb();
         }
-        let format = self.framing.format;
-        Self::reclaim(&mut self.stats, format, &mut vq, queue, |skb| {
+        let header_len = self.framing.len;
+        Self::reclaim(&mut self.stats, header_len, &mut vq, queue, |skb| {
             skb.consume(cx)
         });
         let progress = if queue.has_frames() && !is_netpoll {

@@ -15,6 +15,7 @@ pub use self::{
     tx::{
         Outgoing,
         TxFrame,
+        Unsent,
         MAX_HEADER, //
     }, //
 };

@@ -19,7 +19,6 @@ use crate::{
 };
 use core::{
     ffi::c_void,
-    marker::PhantomData,
     mem::offset_of,
     ptr::{
         addr_of_mut,
@@ -29,7 +28,7 @@ use core::{
 use kernel::prelude::*;
 
 /// The longest header that a [`TxFrame`] can have.
-pub const MAX_HEADER: usize = 40;
+pub const MAX_HEADER: usize = 24;
 
 /// A packet with a header of the device's before it, ready to be sent.
 ///
@@ -76,43 +75,6 @@ impl TxFrame {
     /// The most segments that a frame has.
     pub const MAX_SEGMENTS: usize = MAX_FRAGS + 2;
 
-    /// Puts `header` before a packet. With `any_layout` the device does not mind where the header ends and the data begins.
-    #[inline]
-    pub fn new<const N: usize>(skb: TxSkBuff, header: &[u8; N], any_layout: bool) -> Self {
-        const { assert!(N <= MAX_HEADER) };
-
-        // CAST: At most `MAX_HEADER`.
-        let place = Place::new(&skb, N as u8, any_layout);
-        // SAFETY: There is room for `N` bytes, which nobody else uses.
-        unsafe { core::ptr::copy_nonoverlapping(header.as_ptr(), place.at, N) };
-
-        place.note();
-        // INVARIANT: It has just been written, and noted.
-        Self(Outgoing::Stack(skb))
-    }
-
-    /// Puts `len` zeros before a packet, 8 to 24: a header that leaves nothing to a device. `any_layout` as for [`new`](Self::new).
-    #[inline]
-    pub fn zeroed(skb: TxSkBuff, len: u8, any_layout: bool) -> Self {
-        const WORD: usize = size_of::<u64>();
-        // CAST: Small constants.
-        let len = len.clamp(WORD as u8, 3 * WORD as u8);
-
-        let place = Place::new(&skb, len, any_layout);
-        let last = usize::from(len) - WORD;
-        // Whatever their number is, these reach all of them.
-        for start in [0, last.min(WORD), last] {
-            // SAFETY: There is room for `len` bytes, and this word ends there at the latest.
-            let word = unsafe { place.at.add(start) }.cast::<u64>();
-            // SAFETY: As above; nobody else uses it.
-            unsafe { word.write_unaligned(0) };
-        }
-
-        place.note();
-        // INVARIANT: It has just been written, and noted.
-        Self(Outgoing::Stack(skb))
-    }
-
     /// Puts `N` zeros before a packet of a program: a header that leaves nothing to a device, which does not mind where the
     /// header ends and the data begins.
     ///
@@ -142,57 +104,111 @@ impl TxFrame {
     }
 }
 
-/// Where the header of a packet goes.
+/// A packet whose header is being written.
 ///
 /// # Invariants
 ///
-/// - `control` is in the control block of a valid packet, and nobody else's.
-/// - `at` is valid for `len` bytes, which nobody else uses: those before the packet's data with `in_headroom`, and otherwise those of
-///   `control`.
-struct Place<'a> {
+/// `at` is valid for `len` bytes, at least [`MIN_HEADER`](Self::MIN_HEADER), which nobody else uses: those before the packet's data with
+/// `in_headroom`, and otherwise those of the `Control` in its control block.
+pub struct Unsent {
+    skb: TxSkBuff,
     at: *mut u8,
-    control: *mut Control,
     len: u8,
     in_headroom: bool,
-    _skb: PhantomData<&'a TxSkBuff>,
 }
 
-impl<'a> Place<'a> {
-    /// Chooses one for `len` bytes, at most [`MAX_HEADER`].
-    #[inline]
-    fn new(skb: &'a TxSkBuff, len: u8, any_layout: bool) -> Self {
-        let raw = skb.as_ptr();
-        // SAFETY: The packet is valid, and its control block is the driver's.
-        let control = unsafe { addr_of_mut!((*raw).cb).cast::<Control>() };
-        let in_headroom = any_layout && skb.head_is_ours(len.into());
+impl Unsent {
+    /// The shortest header that one can have.
+    pub const MIN_HEADER: usize = 10;
 
-        let at = if in_headroom {
+    /// Puts `len` zeros before a packet, at least [`MIN_HEADER`](Self::MIN_HEADER) and at most [`MAX_HEADER`]: a header that leaves
+    /// nothing to a device. With `any_layout` the device does not mind where the header ends and the data begins.
+    #[inline]
+    pub fn new(skb: TxSkBuff, len: u8, any_layout: bool) -> Self {
+        const WORD: usize = size_of::<u64>();
+        const { assert!(MAX_HEADER == 3 * WORD) };
+        // CAST: Small constants.
+        let len = len.clamp(Self::MIN_HEADER as u8, MAX_HEADER as u8);
+
+        let raw = skb.as_ptr();
+        let in_headroom = any_layout && skb.head_is_ours(len.into());
+        let at: *mut u8 = if in_headroom {
             // SAFETY: The packet is valid.
             let data = unsafe { (*raw).data };
             // SAFETY: There are at least `len` bytes before the data.
             unsafe { data.sub(len.into()) }
         } else {
-            // SAFETY: `control` is valid.
+            // SAFETY: The packet is valid, and its control block is the driver's.
+            let control = unsafe { addr_of_mut!((*raw).cb).cast::<Control>() };
+            // SAFETY: As above.
             unsafe { addr_of_mut!((*control).header).cast() }
         };
+
+        let last = usize::from(len) - WORD;
+        // Whatever their number is, these reach all of them.
+        for start in [0, last.min(WORD), last] {
+            // SAFETY: There is room for `len` bytes, and this word ends there at the latest.
+            let word = unsafe { at.add(start) }.cast::<u64>();
+            // SAFETY: As above; nobody else uses it.
+            unsafe { word.write_unaligned(0) };
+        }
+
         // INVARIANT: As just chosen.
         Self {
+            skb,
             at,
-            control,
             len,
             in_headroom,
-            _skb: PhantomData,
         }
     }
 
-    /// Notes the place in the control block: after the header has been written, so that what is noted is still at hand when the packet
-    /// is lent.
+    /// Returns the packet.
     #[inline]
-    fn note(self) {
-        // SAFETY: By the type invariant.
-        unsafe { addr_of_mut!((*self.control).len).write(self.len) };
+    pub fn skb(&self) -> &TxSkBuff {
+        &self.skb
+    }
+
+    /// Writes bytes of the header from `AT` on, none of them after the first [`MIN_HEADER`](Self::MIN_HEADER).
+    #[inline]
+    pub fn put<const AT: usize, const N: usize>(&mut self, bytes: [u8; N]) {
+        const { assert!(AT + N <= Self::MIN_HEADER) };
+
+        // SAFETY: By the type invariant there are so many.
+        let at = unsafe { self.at.add(AT) }.cast::<[u8; N]>();
+        // SAFETY: As above; nobody else uses them.
+        unsafe { at.write_unaligned(bytes) };
+    }
+
+    /// Writes the last bytes of the header.
+    #[inline]
+    pub fn put_last<const N: usize>(&mut self, bytes: [u8; N]) {
+        const { assert!(N <= Self::MIN_HEADER) };
+
+        // SAFETY: By the type invariant there are so many.
+        let at = unsafe { self.at.add(usize::from(self.len) - N) }.cast::<[u8; N]>();
+        // SAFETY: As above; nobody else uses them.
+        unsafe { at.write_unaligned(bytes) };
+    }
+
+    /// Takes the packet back.
+    #[inline]
+    pub fn into_skb(self) -> TxSkBuff {
+        self.skb
+    }
+
+    /// Ends the header.
+    // What is noted is written after it, so that it is still at hand when the packet is lent.
+    #[inline]
+    pub fn finish(self) -> TxFrame {
+        // SAFETY: The packet is valid, and its control block is the driver's.
+        let control = unsafe { addr_of_mut!((*self.skb.as_ptr()).cb).cast::<Control>() };
+
         // SAFETY: As above.
-        unsafe { addr_of_mut!((*self.control).in_headroom).write(self.in_headroom) };
+        unsafe { addr_of_mut!((*control).len).write(self.len) };
+        // SAFETY: As above.
+        unsafe { addr_of_mut!((*control).in_headroom).write(self.in_headroom) };
+        // INVARIANT: The header has been written, and where it is.
+        TxFrame(Outgoing::Stack(self.skb))
     }
 }
 
