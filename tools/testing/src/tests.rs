@@ -41,7 +41,7 @@ pub mod several;
 mod sriov;
 mod tunnel;
 mod unplug;
-mod xdp;
+pub mod xdp;
 mod xsk;
 
 use crate::guest::{

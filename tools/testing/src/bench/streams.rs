@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How fast TCP is over the network drivers, by the clock on the wall, with QEMU's device as people have it and this machine's kernel
+//! How fast TCP is over the network drivers, and how fast they drop packets, by the clock on the wall, with QEMU's device as people have it and this machine's kernel
 //! at the other end. How busy this machine is counts too, hence the turns.
 
 use super::{
@@ -21,6 +21,7 @@ use crate::{
             appears,
             MODERN, //
         },
+        xdp::sum,
         Driver, //
     }, //
 };
@@ -33,7 +34,10 @@ use serde_json::Value;
 use std::{
     str::FromStr,
     thread,
-    time::Duration, //
+    time::{
+        Duration,
+        Instant, //
+    },
 };
 
 /// How long each measurement takes.
@@ -44,7 +48,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub fn benchmarks() -> Vec<Benchmark> {
     vec![Benchmark::new(
         "net/streams",
-        "TCP by the clock on the wall: streams, and requests with answers",
+        "by the clock on the wall: streams of TCP, requests with answers, datagrams that a program drops",
         streams,
     )]
 }
@@ -64,6 +68,7 @@ fn streams(bench: &Bench) -> Result<Findings> {
     let mut send = Row::new("TCP stream to the host", "Mbit/s").more_is_better();
     let mut receive = Row::new("TCP stream from the host", "Mbit/s").more_is_better();
     let mut requests = Row::new("TCP requests of a byte", "answers/s").more_is_better();
+    let mut drops = Row::new("datagrams that a program drops", "1/s").more_is_better();
 
     for run in 1..=bench.runs {
         for (side, driver) in PAIR.both() {
@@ -72,12 +77,13 @@ fn streams(bench: &Bench) -> Result<Findings> {
             send.push(side, stream(&mut guest, SECONDS, "")?);
             receive.push(side, stream(&mut guest, SECONDS, "--reverse")?);
             requests.push(side, answers(bench, &mut guest)?.rate);
+            drops.push(side, dropped(&mut guest)?);
             driver.unload(&mut guest)?;
         }
     }
     bench.check_log(&mut guest)?;
     Ok(Findings {
-        rows: vec![send, receive, requests],
+        rows: vec![send, receive, requests, drops],
         ..Findings::default()
     })
 }
@@ -99,6 +105,31 @@ pub fn stream(guest: &mut Guest, seconds: u32, options: &str) -> Result<f64> {
         .as_f64()
         .map(|bits| bits / 1e6)
         .context("iperf3 does not say how fast it was")
+}
+
+/// How many datagrams a program drops in a second when more come than it can.
+fn dropped(guest: &mut Guest) -> Result<f64> {
+    let server = guest
+        .outside()
+        .start(LIMIT, "iperf3 --server --one-off >/dev/null".to_owned());
+    thread::sleep(Duration::from_millis(500));
+    // For longer than they are counted: the first one says that there is a stream.
+    guest.sh(&format!(
+        "iperf3 --client 10.0.2.2 --udp --bitrate 0 --length 1400 --reverse --time {} >/dev/null 2>&1 </dev/null & sleep 1",
+        3 * SECONDS
+    ))?;
+    guest.sh(
+        "/bin/ip -force link set dev eth0 xdpdrv object /lib/xdp.bpf.o program drop_datagrams",
+    )?;
+    let before = sum(guest, "eth0", "rx", "xdp_drops")?;
+    let start = Instant::now();
+    thread::sleep(Duration::from_secs(SECONDS.into()));
+    let count = sum(guest, "eth0", "rx", "xdp_drops")? - before;
+    let seconds = start.elapsed().as_secs_f64();
+
+    guest.sh("/bin/ip link set dev eth0 xdpdrv off")?;
+    server.finish()?;
+    Ok(count as f64 / seconds)
 }
 
 /// How requests are answered.
