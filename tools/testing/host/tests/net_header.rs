@@ -259,8 +259,9 @@ proptest! {
             leave::<false>(&mut memory, checksum, segmentation, None);
         }
         prop_assert_eq!(&memory.0[LEGACY_LEN..], [0; TUNNEL_LEN - LEGACY_LEN]);
-        let (head, _) = memory.0.split_first_chunk().unwrap();
-        let header = Header::from_bytes(head, format);
+        let mut head = [0; LEN];
+        head.copy_from_slice(&memory.0[..LEN]);
+        let header = Header::from_bytes(&head, format);
 
         prop_assert_eq!(header.flags, u8::from(checksum.is_some()));
         prop_assert_eq!((header.csum_start, header.csum_offset), checksum.unwrap_or((0, 0)));

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     fixtures,
     guest::{
+        Background,
         Guest,
         Spec, //
     },
@@ -88,12 +89,17 @@ fn streams(bench: &Bench) -> Result<Findings> {
     })
 }
 
+/// Starts the other end, which is there soon.
+fn server(guest: &Guest, command: &str) -> Background {
+    let server = guest.outside().start(LIMIT, command.to_owned());
+
+    thread::sleep(Duration::from_millis(500));
+    server
+}
+
 /// Runs a stream and returns how many megabits arrived in a second.
 pub fn stream(guest: &mut Guest, seconds: u32, options: &str) -> Result<f64> {
-    let server = guest
-        .outside()
-        .start(LIMIT, "iperf3 --server --one-off >/dev/null".to_owned());
-    thread::sleep(Duration::from_millis(500));
+    let server = server(guest, "iperf3 --server --one-off >/dev/null");
     let report = guest.sh_for(
         LIMIT,
         &format!("iperf3 --client 10.0.2.2 --time {seconds} --json {options}"),
@@ -109,10 +115,7 @@ pub fn stream(guest: &mut Guest, seconds: u32, options: &str) -> Result<f64> {
 
 /// How many datagrams a program drops in a second when more come than it can.
 fn dropped(guest: &mut Guest) -> Result<f64> {
-    let server = guest
-        .outside()
-        .start(LIMIT, "iperf3 --server --one-off >/dev/null".to_owned());
-    thread::sleep(Duration::from_millis(500));
+    let server = server(guest, "iperf3 --server --one-off >/dev/null");
     // For longer than they are counted: the first one says that there is a stream.
     guest.sh(&format!(
         "iperf3 --client 10.0.2.2 --udp --bitrate 0 --length 1400 --reverse --time {} >/dev/null 2>&1 </dev/null & sleep 1",
@@ -158,11 +161,8 @@ impl FromStr for Answers {
 
 /// How requests are answered for some seconds.
 fn answers(bench: &Bench, guest: &mut Guest) -> Result<Answers> {
-    let server = fixtures::program(&bench.lab.env, "pingpong");
-    let server = guest
-        .outside()
-        .start(LIMIT, format!("{} 7000", server.display()));
-    thread::sleep(Duration::from_millis(500));
+    let program = fixtures::program(&bench.lab.env, "pingpong");
+    let server = server(guest, &format!("{} 7000", program.display()));
     let answers = guest.sh_for(LIMIT, &format!("pingpong 7000 10.0.2.2 {SECONDS}"))?;
     server.finish()?;
 
