@@ -140,7 +140,8 @@ pub fn arrives(guest: &mut Guest, lab: &Lab, inward: bool, kind: Kind) -> Result
     const CAPTURE: &str = "tcpdump -Z root -vv -n -l -c 9 port 9";
     // A line of each packet has this.
     const LINE: &str = ".9: ";
-    const SMALL: &str = "UDP, length 100";
+    // The beginning of no other length: those are 1000 and 4000.
+    const SMALL: &str = "UDP, length 64";
 
     let mac = guest.sh("cat /sys/class/net/eth0/address")?;
     let seen = lab.log.with_extension("seen");
