@@ -66,7 +66,7 @@ test:
 
 .PHONY: test-sanitize
 test-sanitize:
-	@scripts/harness --sanitizer test --kernel sanitizer $(time)
+	@scripts/harness --sanitizer test $(time)
 
 .PHONY: test-install
 test-install:

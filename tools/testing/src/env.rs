@@ -50,6 +50,11 @@ impl Environment {
         })
     }
 
+    /// Whether the kernel is the one of `scripts/sanitizer-kernel`, with more checks and slower.
+    pub fn is_sanitizer(&self) -> bool {
+        self.kernel_release.ends_with("-sanitizer")
+    }
+
     /// A directory for the logs of failed tests.
     pub fn log_dir(&self) -> PathBuf {
         self.top.join("build/test-logs")

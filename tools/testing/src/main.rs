@@ -27,8 +27,7 @@ use anyhow::{
 };
 use clap::{
     Parser,
-    Subcommand,
-    ValueEnum, //
+    Subcommand, //
 };
 use env::Environment;
 use guest::Image;
@@ -72,9 +71,6 @@ enum Command {
 struct TestArguments {
     /// Only tests whose names contain one of these
     filter: Vec<String>,
-    /// Which kernel the variables describe: more checks and more time on the sanitizer kernel
-    #[arg(long, value_enum, default_value_t = Kernel::Stock)]
-    kernel: Kernel,
     /// Only print the names of the tests
     #[arg(long)]
     list: bool,
@@ -128,14 +124,6 @@ impl TestArguments {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kernel {
-    /// The distribution's kernel as it is shipped
-    Stock,
-    /// One with KASAN, lockdep, kmemleak and more
-    Sanitizer,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
@@ -186,7 +174,6 @@ fn test(arguments: &TestArguments) -> Result<bool> {
     }
     let options = runner::Options {
         jobs: arguments.jobs,
-        sanitizer: arguments.kernel == Kernel::Sanitizer,
         until: arguments.until(),
     };
     runner::run(&env, image, &tests, &options)
@@ -196,7 +183,6 @@ fn test_install() -> Result<bool> {
     let (env, image) = prepare()?;
     let options = runner::Options {
         jobs: 2,
-        sanitizer: false,
         until: None,
     };
     runner::run(&env, image, &tests::debian::tests(), &options)
@@ -216,7 +202,6 @@ fn backends() -> Result<bool> {
     let (env, image) = prepare()?;
     let options = runner::Options {
         jobs: 1,
-        sanitizer: false,
         until: None,
     };
 

@@ -58,8 +58,6 @@ const OVERHEAD: Duration = Duration::from_secs(330);
 pub struct Options {
     /// How many guests of two CPUs run at once.
     pub jobs: u32,
-    /// Whether the kernel is the sanitizer one.
-    pub sanitizer: bool,
     /// No test is started after this.
     pub until: Option<SystemTime>,
 }
@@ -108,13 +106,14 @@ pub fn run(
     tests: &[Test],
     options: &Options,
 ) -> Result<bool> {
-    let slow = if options.sanitizer { 4 } else { 1 };
+    let sanitizer = env.is_sanitizer();
+    let slow = if sanitizer { 4 } else { 1 };
     let width = tests.iter().map(|test| test.name.len()).max().unwrap_or(0);
     let mut totals = Totals::default();
     let mut waiting: Vec<usize> = Vec::new();
 
     for (index, test) in tests.iter().enumerate() {
-        let not_for = if options.sanitizer {
+        let not_for = if sanitizer {
             test.stock_only
         } else {
             test.sanitizer_only
@@ -128,7 +127,7 @@ pub fn run(
         }
     }
     waiting.reverse();
-    fs::create_dir_all(log_path(env, options, "").parent().unwrap_or(&env.top))?;
+    fs::create_dir_all(log_path(env, "").parent().unwrap_or(&env.top))?;
 
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
@@ -156,8 +155,8 @@ pub fn run(
                     image: image.clone(),
                     group: Group::new(),
                     slow,
-                    sanitizer: options.sanitizer,
-                    log: log_path(env, options, &test.name),
+                    sanitizer,
+                    log: log_path(env, &test.name),
                 };
                 let sender = sender.clone();
                 running.push(Running {
@@ -209,8 +208,8 @@ pub fn run(
     Ok(totals.all_well())
 }
 
-fn log_path(env: &Environment, options: &Options, name: &str) -> PathBuf {
-    let kernel = if options.sanitizer {
+fn log_path(env: &Environment, name: &str) -> PathBuf {
+    let kernel = if env.is_sanitizer() {
         "sanitizer"
     } else {
         "stock"
