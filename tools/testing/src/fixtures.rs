@@ -39,6 +39,7 @@ const FILES: &[(&str, &str)] = &[
     ("mute_balloon/mute_balloon.ko", "modules/mute_balloon.ko"),
     ("null_card/null_card.ko", "modules/null_card.ko"),
     ("restart_queue/restart_queue.ko", "modules/restart_queue.ko"),
+    ("restrict_dma/restrict_dma.ko", "modules/restrict_dma.ko"),
     ("spoil_btf/spoil_btf.ko", "modules/spoil_btf.ko"),
     ("stop_walk/stop_walk.ko", "modules/stop_walk.ko"),
     ("stray_probe/stray_probe.ko", "modules/stray_probe.ko"),

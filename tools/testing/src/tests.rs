@@ -34,6 +34,7 @@ mod qstats;
 mod queues;
 mod refusals;
 mod restart;
+mod restricted;
 mod rings;
 mod samples;
 mod scripts;
@@ -235,6 +236,7 @@ pub fn all() -> Vec<Test> {
         build::tests(),
         // What only the sanitizer kernel shows comes before what it shows once more.
         faults::tests(),
+        restricted::tests(),
         integrity::tests(),
         integrity::uplink::tests(),
         net::tests(),
@@ -274,7 +276,8 @@ pub fn all() -> Vec<Test> {
     .collect();
 
     for test in &mut tests {
-        if test.name.split('/').any(|part| STOCK.contains(&part)) {
+        let stock = test.name.split('/').any(|part| STOCK.contains(&part));
+        if stock && test.sanitizer_only.is_none() {
             test.stock_only = Some("it shows that the test asks for nothing unusual");
         }
     }

@@ -23,6 +23,8 @@ const USED: u16 = 1 << 15;
 pub struct Ring {
     /// How many buffers the device has used, modulo 2^16.
     pub used: u16,
+    /// Where its parts lie in the memory that the device sees.
+    parts: [u64; 3],
     descriptors: Vec<u8>,
     available: Vec<u8>,
 }
@@ -82,6 +84,17 @@ impl Ring {
             .context("a chain that is none")
     }
 
+    /// Where its parts and all buffers lie of which its descriptors have told the device.
+    pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
+        let buffers = self
+            .descriptors
+            .chunks_exact(DESCRIPTOR)
+            .filter_map(|descriptor| Some(u64::from_le_bytes(descriptor[..8].try_into().ok()?)))
+            .filter(|&address| address != 0);
+
+        self.parts.into_iter().chain(buffers)
+    }
+
     /// How many descriptors say themselves that they are used, as they do in a packed ring.
     pub fn used_marks(&self) -> usize {
         self.descriptors
@@ -103,6 +116,7 @@ impl Guest {
         let size = u64::from(status.vring_num);
 
         Ok(Ring {
+            parts: [status.vring_desc, status.vring_avail, status.vring_used],
             descriptors: self.physical(status.vring_desc, size * DESCRIPTOR as u64)?,
             available: self.physical(status.vring_avail, 4 + size * 2)?,
             used: status.used_idx,
@@ -136,10 +150,17 @@ mod tests {
 
         Ring {
             used: 0,
+            parts: [0x1000, 0x2000, 0x3000],
             descriptors: descriptors
                 .iter()
                 .flat_map(|(len, flags, next)| {
-                    [&[0; 8][..], &len.to_le_bytes(), &words(&[*flags, *next])].concat()
+                    let address = u64::from(*len) << 32;
+                    [
+                        &address.to_le_bytes()[..],
+                        &len.to_le_bytes(),
+                        &words(&[*flags, *next]),
+                    ]
+                    .concat()
                 })
                 .collect(),
             available: [words(&[0, end]), words(&available)].concat(),
@@ -167,6 +188,15 @@ mod tests {
         assert_eq!(ring.newest(9)?.len(), 5);
         assert_eq!(ring.used_marks(), 0);
         Ok(())
+    }
+
+    #[test]
+    fn addresses_are_those_of_parts_and_buffers() {
+        let ring = ring([(1, NEXT, 1), (2, 0, 0), (0, 0, 0), (0, 0, 0)], 1, [0; 4]);
+        let addresses: Vec<_> = ring.addresses().collect();
+
+        // The last two descriptors were never used.
+        assert_eq!(addresses, [0x1000, 0x2000, 0x3000, 1 << 32, 2 << 32]);
     }
 
     #[test]
