@@ -36,6 +36,16 @@ __rust_helper int rust_helper_virtio_net_hdr_to_skb(struct sk_buff *skb,
 	return virtio_net_hdr_to_skb(skb, hdr, little_endian);
 }
 
+__rust_helper int
+rust_helper_virtio_net_hdr_tnl_to_skb(struct sk_buff *skb,
+				      const struct virtio_net_hdr_v1_hash_tunnel *vhdr,
+				      bool tnl_hdr_negotiated, bool tnl_csum_negotiated,
+				      bool little_endian)
+{
+	return virtio_net_hdr_tnl_to_skb(skb, vhdr, tnl_hdr_negotiated, tnl_csum_negotiated,
+					 little_endian);
+}
+
 __rust_helper void rust_helper_skb_metadata_set(struct sk_buff *skb, u8 meta_len)
 {
 	skb_metadata_set(skb, meta_len);

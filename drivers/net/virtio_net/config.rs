@@ -96,6 +96,10 @@ guest::virtio_features! {
         Standby = 62,
         /// The configuration has the link's speed and duplex mode.
         SpeedDuplex = 63,
+        /// Packets of UDP tunnels can come several in one.
+        GuestUdpTunnelGso = 65,
+        /// Their tunnels can have checksums.
+        GuestUdpTunnelGsoCsum = 66,
         /// The device cuts packets of UDP tunnels.
         HostUdpTunnelGso = 67,
         /// Their tunnels can have checksums.
@@ -139,14 +143,27 @@ pub(crate) const MAX_MTU: u32 = 65535;
 pub(crate) const DEFAULT_MTU: u32 = 1500;
 
 /// The features by which a packet can be several in one when it is received.
-const RECEIVE_SEGMENTS: [Feature; 6] = [
+const RECEIVE_SEGMENTS: [Feature; 8] = [
     Feature::GuestTso4,
     Feature::GuestTso6,
     Feature::GuestEcn,
     Feature::GuestUfo,
     Feature::GuestUso4,
     Feature::GuestUso6,
+    Feature::GuestUdpTunnelGso,
+    Feature::GuestUdpTunnelGsoCsum,
 ];
+
+/// The features by which a packet in a tunnel can be several in one.
+const TUNNELED_SEGMENTS: [Feature; 4] = [
+    Feature::GuestTso4,
+    Feature::GuestTso6,
+    Feature::GuestUso4,
+    Feature::GuestUso6,
+];
+
+/// The features by which a header has room for where a tunnel's headers are.
+const TUNNELS: [Feature; 2] = [Feature::GuestUdpTunnelGso, Feature::HostUdpTunnelGso];
 
 /// The features by which a device has a number of pairs.
 const SEVERAL_PAIRS: [Feature; 2] = [Feature::Mq, Feature::Rss];
@@ -162,6 +179,8 @@ pub(crate) fn segments(features: &Features<Feature>) -> Segments {
         ecn: features.contains(Feature::GuestEcn),
         fragments: features.contains(Feature::GuestUfo),
         udp: features.contains_any(&[Feature::GuestUso4, Feature::GuestUso6]),
+        tunnel: features.contains(Feature::GuestUdpTunnelGso),
+        tunnel_checksum: features.contains(Feature::GuestUdpTunnelGsoCsum),
     }
 }
 
@@ -181,13 +200,22 @@ pub(crate) fn guest_offloads(features: &Features<Feature>, segments: bool) -> u6
 
     for feature in RECEIVE_SEGMENTS {
         if segments && features.contains(feature) {
-            mask |= 1 << feature.bit();
+            mask |= offload(feature);
         }
     }
     if features.contains(Feature::GuestCsum) {
-        mask |= 1 << Feature::GuestCsum.bit();
+        mask |= offload(Feature::GuestCsum);
     }
     mask
+}
+
+/// Returns the bit in that mask, which is the feature's if it has so many.
+fn offload(feature: Feature) -> u64 {
+    match feature {
+        Feature::GuestUdpTunnelGso => 1 << 46,
+        Feature::GuestUdpTunnelGsoCsum => 1 << 47,
+        feature => 1 << feature.bit(),
+    }
 }
 
 /// Gives up what the device's configuration makes unusable.
@@ -260,6 +288,13 @@ pub(crate) fn validate(dev: &virtio::Device<Core<'_>>, features: &mut Features<F
     }
     if !features.contains_any(&[Feature::GuestTso4, Feature::GuestTso6]) {
         features.remove(Feature::GuestEcn);
+    }
+    // Tunnels without any of these come one by one.
+    if !features.contains_any(&TUNNELED_SEGMENTS) {
+        features.remove(Feature::GuestUdpTunnelGso);
+    }
+    if !features.contains(Feature::GuestUdpTunnelGso) {
+        features.remove(Feature::GuestUdpTunnelGsoCsum);
     }
 
     // A device that computes no checksums cannot cut packets either (5.1.3.1).
@@ -355,7 +390,7 @@ pub(crate) fn format(features: &Features<Feature>) -> Format {
         features.is_modern(),
         features.contains(Feature::MrgRxbuf),
         features.contains(Feature::HashReport),
-        features.contains(Feature::HostUdpTunnelGso),
+        features.contains_any(&TUNNELS),
     )
 }
 

@@ -17,11 +17,13 @@ use crate::{
         Rules,
         Verdict,
         GSO_NONE,
-        NEEDS_CSUM, //
+        GSO_TUNNEL,
+        UNUSUAL, //
     },
     peers::Peers,
     supply::Supply,
-    xdp::Sending,
+    tunnel,
+    xdp::Sending, //
 };
 use guest::{
     net::{
@@ -43,6 +45,7 @@ use guest::{
             Wait, //
         },
         skbuff::{
+            Depth,
             DropReason,
             HashLevel,
             PartialChecksum,
@@ -62,7 +65,10 @@ use guest::{
         Virtqueue, //
     }, //
 };
-use kernel::sync::Arc;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 /// How many buffers are taken from the ring at a time.
 const BATCH: usize = 16;
@@ -108,7 +114,7 @@ impl Begun {
     #[inline(always)]
     pub(crate) fn plain(self) -> Option<Self> {
         Header::is_plain(self.flags, self.gso_type).then_some(Self {
-            flags: self.flags & !NEEDS_CSUM,
+            flags: self.flags & !UNUSUAL,
             gso_type: GSO_NONE,
             ..self
         })
@@ -286,7 +292,12 @@ impl Receiver {
         if received.segmented {
             // Its header is about the checksum too.
             let [bytes @ .., _, _] = header.to_bytes(self.format);
-            return match skb.set_offloads(bytes, !self.format.big_endian) {
+            let set = if header.gso_type & GSO_TUNNEL != 0 {
+                self.set_tunnel_offloads(&mut skb, header, bytes)
+            } else {
+                skb.set_offloads(bytes, !self.format.big_endian)
+            };
+            return match set {
                 Ok(()) => Ok(skb),
                 Err(_) => {
                     skb.free(DropReason::DeviceHeader);
@@ -296,7 +307,8 @@ impl Receiver {
         }
         match received.verdict {
             Verdict::Unknown => {}
-            Verdict::Verified => skb.set_checksum_verified(),
+            Verdict::Verified => skb.set_checksum_verified(Depth::Outer),
+            Verdict::VerifiedInTunnel => skb.set_checksum_verified(Depth::Inner),
             Verdict::Missing(Checksum { start, offset }) => {
                 if skb
                     .set_partial_checksum(PartialChecksum { start, offset })
@@ -308,6 +320,18 @@ impl Receiver {
             }
         }
         Ok(skb)
+    }
+
+    /// Tells the stack what the header says of a packet that is several in one, and in a tunnel.
+    #[cold]
+    #[inline(never)]
+    fn set_tunnel_offloads(&self, skb: &mut RxSkBuff, header: &Header, bytes: [u8; 10]) -> Result {
+        let mut head = [0; tunnel::MAX_LEN];
+        let head = skb.copy_head(&mut head);
+        let place = tunnel::locate(head, header.gso_type, header.csum_start).ok_or(EINVAL)?;
+        let checksums = self.rules.segments.tunnel_checksum;
+
+        skb.set_tunnel_offloads(bytes, place.outer_transport, place.inner_network, checksums)
     }
 
     /// Checks the header before a packet, of which, and the packet, there are `len` bytes in the first buffer. Fails with the

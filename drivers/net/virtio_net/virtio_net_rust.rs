@@ -32,6 +32,7 @@ mod sizing;
 mod statistics;
 mod supply;
 mod told;
+mod tunnel;
 mod tx;
 mod xdp;
 mod xsk;

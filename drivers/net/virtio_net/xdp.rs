@@ -34,7 +34,10 @@ use guest::{
         },
         napi::Context,
         refusal::Refusal,
-        skbuff::RxSkBuff,
+        skbuff::{
+            Depth,
+            RxSkBuff, //
+        },
         xdp::{
             Attached,
             Buff,
@@ -195,7 +198,7 @@ impl Receiver {
             let mut skb = RxSkBuff::from_buff(buff, cx).ok_or(counter::NO_MEMORY)?;
             set_hash(&mut skb, opened.hash);
             if verdict == Sums::Verified {
-                skb.set_checksum_verified();
+                skb.set_checksum_verified(Depth::Outer);
             }
             skb.receive(shared.index, cx);
         }

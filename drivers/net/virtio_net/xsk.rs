@@ -36,6 +36,7 @@ use guest::{
             Progress, //
         },
         skbuff::{
+            Depth,
             DropReason,
             RxSkBuff, //
         },
@@ -175,7 +176,7 @@ impl Receiver {
             let mut skb = packet.copy(cx).ok_or(rx::NO_MEMORY)?;
             set_hash(&mut skb, hash);
             if received.verdict == Verdict::Verified {
-                skb.set_checksum_verified();
+                skb.set_checksum_verified(Depth::Outer);
             }
             skb.receive(shared.index, cx);
         }

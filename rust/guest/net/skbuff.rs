@@ -22,6 +22,7 @@ mod tx;
 pub(super) use self::tunnel::has_hidden_checksum;
 pub use self::{
     rx::{
+        Depth,
         HashLevel,
         RxSkBuff, //
     },

@@ -47,6 +47,15 @@ pub enum HashLevel {
     Transport,
 }
 
+/// How far into a packet its checksums have been verified.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The first one of a transport header.
+    Outer,
+    /// The first two: that of a tunnel, and that in it.
+    Inner,
+}
+
 /// A packet that the driver has received.
 ///
 /// # Invariants
@@ -56,7 +65,7 @@ pub enum HashLevel {
 /// - `tail` is the packet or the last one in its fragment list.
 #[must_use = "a packet is handed to the stack or freed with a reason"]
 pub struct RxSkBuff {
-    head: Owned,
+    pub(super) head: Owned,
     tail: *mut bindings::sk_buff,
 }
 
@@ -332,7 +341,7 @@ impl RxSkBuff {
 
     /// Says that the device has verified the checksums.
     #[inline]
-    pub fn set_checksum_verified(&mut self) {
+    pub fn set_checksum_verified(&mut self, depth: Depth) {
         let headers = self.head.headers();
 
         // SAFETY: `headers` is valid.
@@ -343,6 +352,32 @@ impl RxSkBuff {
                 bindings::CHECKSUM_UNNECESSARY as u8,
             )
         };
+        if depth == Depth::Inner {
+            // SAFETY: As above.
+            unsafe { Headers::set_csum_level_raw(headers, 1) };
+        }
+    }
+
+    /// Copies the packet's beginning, from the Ethernet header on, and returns as much as there is of it.
+    pub fn copy_head<'a>(&self, into: &'a mut [u8]) -> &'a [u8] {
+        let len = into.len().min(self.len() as usize);
+        let part = &mut into[..len];
+
+        // SAFETY: By the type invariant the packet is valid, and there is room for `len` bytes.
+        let copied = unsafe {
+            // CAST: The packet's length is an `int` as well.
+            bindings::skb_copy_bits(
+                self.head.as_ptr(),
+                0,
+                part.as_mut_ptr().cast(),
+                len as c_int,
+            )
+        };
+        if copied == 0 {
+            part
+        } else {
+            &[]
+        }
     }
 
     /// Says that a checksum is still missing, and where. The stack takes the data as intact.

@@ -5,13 +5,25 @@
 use super::{
     Headers,
     Owned,
+    RxSkBuff,
     Segmentation, //
 };
 use crate::bindings;
 use core::{
     mem::ManuallyDrop,
-    ptr::NonNull, //
+    ptr::{
+        from_ref,
+        NonNull, //
+    },
 };
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
+
+/// The bytes of a device's header that has room for where a tunnel's headers are.
+#[repr(C, align(8))]
+struct Bytes([u8; size_of::<bindings::virtio_net_hdr_v1_hash_tunnel>()]);
 
 /// The UDP tunnel that a packet to be cut is in: each segment gets the tunnel's headers too.
 #[derive(Clone, Copy)]
@@ -46,6 +58,46 @@ impl Segmentation<'_> {
             checksum,
             outer_transport: headers.transport_header.wrapping_sub(headroom),
             inner_network: headers.inner_network_header.wrapping_sub(headroom),
+        })
+    }
+}
+
+impl RxSkBuff {
+    /// As [`set_offloads`](Self::set_offloads), for a packet in a UDP tunnel, whose UDP header and the IP header inside begin there.
+    /// The tunnel can have a checksum with `checksums` (VIRTIO_NET_F_GUEST_UDP_TUNNEL_GSO_CSUM). Only a modern device has such
+    /// packets.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when the header does not fit the packet. The packet may have been changed; it is good for nothing but to be
+    /// freed.
+    pub fn set_tunnel_offloads(
+        &mut self,
+        header: [u8; 10],
+        outer_transport: u16,
+        inner_network: u16,
+        checksums: bool,
+    ) -> Result {
+        let mut bytes = Bytes([0; size_of::<Bytes>()]);
+        let [a, b] = outer_transport.to_le_bytes();
+        let [c, d] = inner_network.to_le_bytes();
+        if let Some((head, rest)) = bytes.0.split_first_chunk_mut() {
+            *head = header;
+            if let Some(last) = rest.last_chunk_mut() {
+                *last = [a, b, c, d];
+            }
+        }
+
+        // SAFETY: By the type invariant the packet is valid, holds an Ethernet header, and nobody else has it; the bytes are as many and
+        // as aligned as the header's, which are numbers.
+        to_result(unsafe {
+            bindings::virtio_net_hdr_tnl_to_skb(
+                self.head.as_ptr(),
+                from_ref(&bytes).cast(),
+                true,
+                checksums,
+                true,
+            )
         })
     }
 }

@@ -16,8 +16,8 @@ mod sizing;
 
 use header::{
     Checksum, Draft, Fault, Format, Hash, Header, Layout, Place, Received, Rules, Segments,
-    Transport, Tunnel, Verdict, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, LEGACY_LEN,
-    LEN, TUNNEL_LEN,
+    Transport, Tunnel, Verdict, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_TUNNEL_IPV4, GSO_TUNNEL_IPV6,
+    GSO_UDP, GSO_UDP_L4, LEGACY_LEN, LEN, TUNNEL_LEN,
 };
 use sizing::{Memory, Mergeable, Single};
 
@@ -93,9 +93,9 @@ fn any_header() -> impl Strategy<Value = Header> {
 
 /// Headers that are mostly in order, so that the checks behind the first one are reached.
 fn likely_header() -> impl Strategy<Value = Header> {
-    (0u8..4, 0u8..8, 0u16..2000, 0u16..100, 0u16..300).prop_map(
+    (0u8..8, 0u8..13, 0u16..2000, 0u16..100, 0u16..300).prop_map(
         |(flags, gso, csum_start, csum_offset, num_buffers)| Header {
-            flags,
+            flags: (flags & 3) | ((flags & 4) << 1),
             gso_type: [
                 0,
                 0,
@@ -105,6 +105,11 @@ fn likely_header() -> impl Strategy<Value = Header> {
                 GSO_UDP,
                 GSO_UDP_L4,
                 GSO_TCPV4 | GSO_ECN,
+                GSO_TCPV4 | GSO_TUNNEL_IPV4,
+                GSO_TCPV6 | GSO_ECN | GSO_TUNNEL_IPV6,
+                GSO_UDP_L4 | GSO_TUNNEL_IPV6,
+                GSO_UDP | GSO_TUNNEL_IPV4,
+                GSO_TCPV4 | GSO_TUNNEL_IPV4 | GSO_TUNNEL_IPV6,
             ][usize::from(gso)],
             csum_start,
             csum_offset,
@@ -115,13 +120,17 @@ fn likely_header() -> impl Strategy<Value = Header> {
 }
 
 fn any_segments() -> impl Strategy<Value = Segments> {
-    any::<[bool; 5]>().prop_map(|[tcp4, tcp6, ecn, fragments, udp]| Segments {
-        tcp4,
-        tcp6,
-        ecn,
-        fragments,
-        udp,
-    })
+    any::<[bool; 7]>().prop_map(
+        |[tcp4, tcp6, ecn, fragments, udp, tunnel, tunnel_checksum]| Segments {
+            tcp4,
+            tcp6,
+            ecn,
+            fragments,
+            udp,
+            tunnel,
+            tunnel_checksum,
+        },
+    )
 }
 
 fn any_rules() -> impl Strategy<Value = Rules> {
@@ -152,7 +161,22 @@ fn complaints(header: &Header, len: u32, rules: &Rules) -> Vec<Fault> {
         (0x84, segments.tcp6 && segments.ecn),
         (5, segments.udp),
     ];
-    if !negotiated.contains(&(header.gso_type, true)) {
+    // In a tunnel over IPv4 (0x20) or IPv6 (0x40) there is neither an ordinary packet nor a fragment.
+    let in_tunnel = negotiated
+        .into_iter()
+        .filter(|(kind, _)| ![0, 3].contains(kind))
+        .flat_map(|(kind, has)| [0x20, 0x40].map(|tunnel| (kind | tunnel, has && segments.tunnel)));
+    if !negotiated
+        .into_iter()
+        .chain(in_tunnel)
+        .any(|kind| kind == (header.gso_type, true))
+    {
+        list.push(Fault::NotNegotiated);
+    }
+    // Such a packet lacks a checksum, and is not verified; that the tunnel has one (0x08) has a feature of its own.
+    if header.gso_type & 0x60 != 0
+        && (header.flags & 0x03 != 0x01 || header.flags & 0x08 != 0 && !segments.tunnel_checksum)
+    {
         list.push(Fault::NotNegotiated);
     }
     // 5.1.6.4.1: NEEDS_CSUM only with VIRTIO_NET_F_GUEST_CSUM.
@@ -226,7 +250,7 @@ proptest! {
     ) {
         // Nearly all bytes name a segmentation that does not exist; these are for the others.
         let mut header = Header::from_bytes(&bytes, format);
-        header.gso_type %= 6;
+        header.gso_type = (header.gso_type & 0x60) | (header.gso_type % 6);
 
         if let Ok(Received { verdict, buffers, segmented }) = header.received(len, &rules) {
             prop_assert_eq!(segmented, header.gso_type != 0);
@@ -237,6 +261,12 @@ proptest! {
                 prop_assert!(start >= 20);
                 prop_assert!(buffers > 1 || u32::from(start) + u32::from(offset) + 2 <= len);
             }
+            // What is looked for in a tunnel begins where the checksum does.
+            prop_assert!(header.gso_type & 0x60 == 0 || matches!(verdict, Verdict::Missing(_)));
+            prop_assert_eq!(
+                verdict == Verdict::VerifiedInTunnel,
+                header.flags & 0x0b == 0x0a && rules.segments.tunnel_checksum
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Packets of a UDP tunnel that the device cuts. The other end is an interface of this machine's kernel, which has to be able to
-//! do that too. The C driver passes the same test, but for what it receives: it also has the device merge packets, and QEMU
-//! leaves out where in these the headers are, so that they are lost.
+//! Packets of a UDP tunnel that the device cuts, and such that it delivers several in one. The other end is an interface of this
+//! machine's kernel, which has to be able to do that too. The C driver passes the same test, but for what it receives: QEMU leaves
+//! out where the headers are in packets that are several in one, so that it loses them.
 
 use super::{
     backends::{
@@ -33,13 +33,14 @@ use anyhow::{
 };
 use std::fs;
 
-/// The feature bits: the host cuts, with checksums of the tunnel as well.
-const BITS: [usize; 2] = [67, 68];
+/// The feature bits: the device merges, with checksums of the tunnel as well, and it cuts, with these.
+const BITS: [usize; 4] = [65, 66, 67, 68];
 
 pub fn tests() -> Vec<Test> {
     const OLD: &str =
         "a tap interface of this machine's kernel has no tunnels: that takes Linux 6.17";
-    const OFF: &str = ",host_tunnel=off,host_tunnel_csum=off";
+    const OFF: &str =
+        ",host_tunnel=off,host_tunnel_csum=off,guest_tunnel=off,guest_tunnel_csum=off";
     let able = able();
     let mut tests = Vec::new();
 
@@ -93,7 +94,7 @@ fn make(guest: &mut Guest, inner: u32, ends: [&str; 2], options: &str) -> Result
         .map(drop)
 }
 
-/// Packets inside of a tunnel are sent larger than frames where the device can cut them, and not where it cannot.
+/// Packets inside of a tunnel are sent larger than frames where the device can cut them, and not where it cannot; so they are received.
 fn tunnel(guest: &mut Guest, driver: Driver, offered: bool) -> Result<()> {
     up(guest, driver)?;
     guest.modprobe("vxlan")?;
@@ -116,7 +117,21 @@ fn tunnel(guest: &mut Guest, driver: Driver, offered: bool) -> Result<()> {
         let sent = size(guest, "eth0", &host, false).with_context(|| what.clone())?;
         ensure!((sent > FRAME) == offered, "{what}: {sent} bytes a packet");
         if driver == RUST {
-            size(guest, "eth0", &host, true).context(what)?;
+            let received = size(guest, "eth0", &host, true).with_context(|| what.clone())?;
+            ensure!(
+                (received > FRAME) == offered,
+                "{what}: {received} bytes a packet received"
+            );
+        }
+    }
+    if driver == RUST && offered {
+        for (state, merged) in [("off", false), ("on", true)] {
+            guest.sh(&format!("ethtool -K eth0 rx-gro-hw {state}"))?;
+            let received = size(guest, "eth0", "10.9.1.2", true)?;
+            ensure!(
+                (received > FRAME) == merged,
+                "with rx-gro-hw {state} {received} bytes a packet"
+            );
         }
     }
     Ok(())
