@@ -3,11 +3,12 @@
 //! The device's configuration (VirtIO 1.3, 5.1.3 and 5.1.4), and what follows from it for the interface.
 
 use crate::{
-    hash::Limits,
     header::{
         Format,
         Segments, //
     },
+    offloads,
+    rss::Limits,
     supply::Sizing, //
 };
 use guest::{
@@ -196,26 +197,12 @@ pub(crate) fn forbid_merging(features: &mut Features<Feature>) {
 
 /// Returns the mask of what the device may leave to the guest (5.1.6.5.6.1): of checksums, and of segments if so wanted.
 pub(crate) fn guest_offloads(features: &Features<Feature>, segments: bool) -> u64 {
-    let mut mask = 0;
+    let merged = RECEIVE_SEGMENTS.into_iter().filter(|_| segments);
+    let negotiated = Iterator::chain(merged, [Feature::GuestCsum])
+        .filter(|&feature| features.contains(feature))
+        .map(|feature| feature.bit());
 
-    for feature in RECEIVE_SEGMENTS {
-        if segments && features.contains(feature) {
-            mask |= offload(feature);
-        }
-    }
-    if features.contains(Feature::GuestCsum) {
-        mask |= offload(Feature::GuestCsum);
-    }
-    mask
-}
-
-/// Returns the bit in that mask, which is the feature's if it has so many.
-fn offload(feature: Feature) -> u64 {
-    match feature {
-        Feature::GuestUdpTunnelGso => 1 << 46,
-        Feature::GuestUdpTunnelGsoCsum => 1 << 47,
-        feature => 1 << feature.bit(),
-    }
+    offloads::mask(negotiated)
 }
 
 /// Gives up what the device's configuration makes unusable.

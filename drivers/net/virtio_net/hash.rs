@@ -8,7 +8,12 @@
 
 use crate::{
     config::Feature,
-    interface::Interface, //
+    interface::Interface,
+    rss::{
+        self,
+        Kind,
+        Limits, //
+    }, //
 };
 use guest::{
     net::ethtool::rxfh::{
@@ -37,49 +42,21 @@ const RSS_MAX_INDIRECTION_TABLE_LENGTH: Field<u16> = Field::new(18);
 /// Which packets the device can hash.
 const SUPPORTED_HASH_TYPES: Field<u32> = Field::new(20);
 
-/// What the hash of a packet can be over. The variants for IPv6 with extension headers are not used: no other driver has
-/// them, and the programs that show and set such things have no name for them.
-const IPV4: u32 = 1 << 0;
-const TCPV4: u32 = 1 << 1;
-const UDPV4: u32 = 1 << 2;
-const IPV6: u32 = 1 << 3;
-const TCPV6: u32 = 1 << 4;
-const UDPV6: u32 = 1 << 5;
-const ALL: u32 = IPV4 | TCPV4 | UDPV4 | IPV6 | TCPV6 | UDPV6;
-
-/// The shortest key that a device must take: as long as the addresses and ports of IPv6, and the hash.
-const MIN_KEY: u8 = 40;
-
-/// The largest table that is used: far more entries than queues spread well.
-const MAX_TABLE: u16 = 1024;
-
-/// What the device can do.
-#[derive(Clone, Copy)]
-pub(crate) struct Limits {
-    /// Which packets it can hash.
-    types: u32,
-    /// Number of entries of the table, a power of two; 0 if it does not spread packets by their hash.
-    table: u16,
-    /// Number of bytes of the key.
-    key: u8,
-}
-
 impl Limits {
     /// Reads what the device can do. Returns [`None`] if that is nothing, or less than the specification asks for.
     pub(crate) fn read(
         dev: &virtio::Device<Core<'_>>,
         features: &Features<Feature>,
     ) -> Option<Self> {
-        let types = dev.read(SUPPORTED_HASH_TYPES) & ALL;
-        let key = dev.read(RSS_MAX_KEY_SIZE);
-        let table = if features.contains(Feature::Rss) {
-            let max = dev.read(RSS_MAX_INDIRECTION_TABLE_LENGTH).min(MAX_TABLE);
-            1 << max.checked_ilog2()?
-        } else {
-            0
-        };
+        let table = features
+            .contains(Feature::Rss)
+            .then(|| dev.read(RSS_MAX_INDIRECTION_TABLE_LENGTH));
 
-        (types != 0 && key >= MIN_KEY).then_some(Self { types, table, key })
+        Self::new(
+            dev.read(SUPPORTED_HASH_TYPES),
+            dev.read(RSS_MAX_KEY_SIZE),
+            table,
+        )
     }
 }
 
@@ -125,9 +102,7 @@ impl Hashing {
 
     /// Spreads packets over the first `pairs` queues, as evenly as can be.
     pub(crate) fn spread(&mut self, pairs: u16) {
-        for (entry, queue) in self.table.iter_mut().zip((0..pairs).cycle()) {
-            *entry = queue;
-        }
+        rss::spread(&mut self.table, pairs);
     }
 
     /// Returns how large the table and the key are.
@@ -150,54 +125,36 @@ impl Hashing {
 
     /// Changes the table, the key, or both.
     pub(crate) fn set(&mut self, table: Option<&[u32]>, key: Option<&[u8]>) -> Result {
-        for (to, from) in self.table.iter_mut().zip(table.unwrap_or_default()) {
-            *to = u16::try_from(*from)?;
-        }
+        rss::set_table(&mut self.table, table.unwrap_or_default())?;
         for (to, from) in self.key.iter_mut().zip(key.unwrap_or_default()) {
             *to = *from;
         }
         Ok(())
     }
 
-    /// Returns the type that hashes the addresses of such packets, and the one that hashes their ports too.
-    fn types(flow: Flow) -> (u32, Option<u32>) {
-        match flow {
-            Flow::IpV4 => (IPV4, None),
-            Flow::TcpV4 => (IPV4, Some(TCPV4)),
-            Flow::UdpV4 => (IPV4, Some(UDPV4)),
-            Flow::IpV6 => (IPV6, None),
-            Flow::TcpV6 => (IPV6, Some(TCPV6)),
-            Flow::UdpV6 => (IPV6, Some(UDPV6)),
-        }
-    }
-
     /// Returns what the hash of such packets is over.
     pub(crate) fn fields(&self, flow: Flow) -> Fields {
-        let (addresses, ports) = Self::types(flow);
-
-        if ports.is_some_and(|ports| self.types & ports != 0) {
-            Fields::AddressesAndPorts
-        } else if self.types & addresses != 0 {
-            Fields::Addresses
-        } else {
-            Fields::Nothing
+        match kind(flow).fields(self.types) {
+            (_, true) => Fields::AddressesAndPorts,
+            (true, false) => Fields::Addresses,
+            (false, false) => Fields::Nothing,
         }
     }
 
-    /// Changes what the hash of such packets is over. The addresses of all packets of an IP version are hashed or none are: to
-    /// leave out those of TCP leaves out the others that have no type of their own.
+    /// Changes what the hash of such packets is over, see [`Kind::select`].
     ///
     /// # Errors
     ///
     /// [`EOPNOTSUPP`]: the device cannot do that.
     pub(crate) fn set_fields(&mut self, flow: Flow, fields: Fields) -> Result {
-        let (addresses, ports) = Self::types(flow);
-        let types = match (fields, ports) {
-            (Fields::Nothing, _) => self.types & !(addresses | ports.unwrap_or(0)),
-            (Fields::Addresses, _) => (self.types | addresses) & !ports.unwrap_or(0),
-            (Fields::AddressesAndPorts, Some(ports)) => self.types | ports,
-            (Fields::AddressesAndPorts, None) => return Err(EOPNOTSUPP),
+        let (addresses, ports) = match fields {
+            Fields::Nothing => (false, false),
+            Fields::Addresses => (true, false),
+            Fields::AddressesAndPorts => (true, true),
         };
+        let types = kind(flow)
+            .select(self.types, addresses, ports)
+            .ok_or(EOPNOTSUPP)?;
 
         if types & !self.limits.types != 0 {
             return Err(EOPNOTSUPP);
@@ -217,25 +174,24 @@ impl Hashing {
         }
     }
 
-    /// Returns the message of both commands: for the one without a table there are zeros instead, as if it had one entry.
+    /// Returns the message of both commands.
     fn message(&self, pairs: u16) -> Result<KVec<u8>> {
-        // CAST: There are at most `MAX_TABLE` entries.
-        let mask = self.table.len().saturating_sub(1) as u16;
         let mut message = KVec::new();
 
-        message.extend_from_slice(&self.types.to_le_bytes(), GFP_KERNEL)?;
-        message.extend_from_slice(&mask.to_le_bytes(), GFP_KERNEL)?;
-        // Packets without a hash go to the first queue.
-        message.extend_from_slice(&[0; 2], GFP_KERNEL)?;
-        if self.table.is_empty() {
-            message.extend_from_slice(&[0; 2], GFP_KERNEL)?;
-        }
-        for queue in &self.table {
-            message.extend_from_slice(&queue.to_le_bytes(), GFP_KERNEL)?;
-        }
-        message.extend_from_slice(&pairs.to_le_bytes(), GFP_KERNEL)?;
-        message.push(self.limits.key, GFP_KERNEL)?;
-        message.extend_from_slice(&self.key, GFP_KERNEL)?;
+        rss::message(self.types, &self.table, pairs, &self.key, |bytes| {
+            message.extend_from_slice(bytes, GFP_KERNEL)
+        })?;
         Ok(message)
+    }
+}
+
+fn kind(flow: Flow) -> Kind {
+    match flow {
+        Flow::IpV4 => Kind::IP_V4,
+        Flow::TcpV4 => Kind::TCP_V4,
+        Flow::UdpV4 => Kind::UDP_V4,
+        Flow::IpV6 => Kind::IP_V6,
+        Flow::TcpV6 => Kind::TCP_V6,
+        Flow::UdpV6 => Kind::UDP_V6,
     }
 }
